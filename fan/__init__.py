@@ -1,0 +1,172 @@
+"""fan: a microservice kit. A service is a class with `@rpc` methods; how it is reached is
+configuration.
+
+Everything public is a name of this module, imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.19.0"
+
+#: Public name -> module that has it.
+_HOME = {
+    "Aborted": "errors",
+    "Address": "model",
+    "AlreadyExists": "errors",
+    "App": "app",
+    "Cancelled": "errors",
+    "Choice": "model",
+    "Client": "client",
+    "Context": "context",
+    "DataLoss": "errors",
+    "DeadlineExceeded": "errors",
+    "Discovery": "discovery",
+    "Executor": "executor",
+    "FailedPrecondition": "errors",
+    "FanError": "errors",
+    "Instance": "model",
+    "Interface": "model",
+    "Internal": "errors",
+    "InvalidArgument": "errors",
+    "Loaded": "settings",
+    "MethodInfo": "model",
+    "Middleware": "middleware.base",
+    "NotFound": "errors",
+    "Options": "middleware.base",
+    "OutOfRange": "errors",
+    "Param": "model",
+    "PermissionDenied": "errors",
+    "RemoteError": "errors",
+    "Request": "message",
+    "ResourceExhausted": "errors",
+    "Response": "message",
+    "Result": "client",
+    "Route": "model",
+    "Service": "service",
+    "ServiceInfo": "model",
+    "Settings": "settings",
+    "Unauthenticated": "errors",
+    "Unavailable": "errors",
+    "Unimplemented": "errors",
+    "Unknown": "errors",
+    "current": "context",
+    "decode_result": "codec",
+    "load_services": "loader",
+    "load_settings": "settings",
+    "new_id": "context",
+    "parse_duration": "settings",
+    "parse_target": "routing",
+    "plugins": "",
+    "rpc": "service",
+    "versions": "",
+    "wrap": "executor",
+}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+if TYPE_CHECKING:
+    from fan import plugins as plugins
+    from fan import versions as versions
+    from fan.app import App as App
+    from fan.client import Client as Client
+    from fan.client import Result as Result
+    from fan.codec import decode_result as decode_result
+    from fan.context import Context as Context
+    from fan.context import current as current
+    from fan.context import new_id as new_id
+    from fan.discovery import Discovery as Discovery
+    from fan.errors import (
+        Aborted as Aborted,
+    )
+    from fan.errors import (
+        AlreadyExists as AlreadyExists,
+    )
+    from fan.errors import (
+        Cancelled as Cancelled,
+    )
+    from fan.errors import (
+        DataLoss as DataLoss,
+    )
+    from fan.errors import (
+        DeadlineExceeded as DeadlineExceeded,
+    )
+    from fan.errors import (
+        FailedPrecondition as FailedPrecondition,
+    )
+    from fan.errors import (
+        FanError as FanError,
+    )
+    from fan.errors import (
+        Internal as Internal,
+    )
+    from fan.errors import (
+        InvalidArgument as InvalidArgument,
+    )
+    from fan.errors import (
+        NotFound as NotFound,
+    )
+    from fan.errors import (
+        OutOfRange as OutOfRange,
+    )
+    from fan.errors import (
+        PermissionDenied as PermissionDenied,
+    )
+    from fan.errors import (
+        RemoteError as RemoteError,
+    )
+    from fan.errors import (
+        ResourceExhausted as ResourceExhausted,
+    )
+    from fan.errors import (
+        Unauthenticated as Unauthenticated,
+    )
+    from fan.errors import (
+        Unavailable as Unavailable,
+    )
+    from fan.errors import (
+        Unimplemented as Unimplemented,
+    )
+    from fan.errors import (
+        Unknown as Unknown,
+    )
+    from fan.executor import Executor as Executor
+    from fan.executor import wrap as wrap
+    from fan.loader import load_services as load_services
+    from fan.message import Request as Request
+    from fan.message import Response as Response
+    from fan.middleware.base import Middleware as Middleware
+    from fan.middleware.base import Options as Options
+    from fan.model import Address as Address
+    from fan.model import Choice as Choice
+    from fan.model import Instance as Instance
+    from fan.model import Interface as Interface
+    from fan.model import MethodInfo as MethodInfo
+    from fan.model import Param as Param
+    from fan.model import Route as Route
+    from fan.model import ServiceInfo as ServiceInfo
+    from fan.routing import parse_target as parse_target
+    from fan.service import Service as Service
+    from fan.service import rpc as rpc
+    from fan.settings import Loaded as Loaded
+    from fan.settings import Settings as Settings
+    from fan.settings import load_settings as load_settings
+    from fan.settings import parse_duration as parse_duration
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'fan' has no attribute {name!r}")
+    if not home:
+        value = import_module(f"fan.{name}")
+    else:
+        value = getattr(import_module(f"fan.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""The service that `fan demo` shows: `greeter`, in two versions, one module each."""

@@ -1,0 +1,131 @@
+"""The server side above the transports: from a Request to its answer. Nothing here raises to a
+transport."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from fan.errors import FanError, Unavailable, Unimplemented
+from fan.exchange import Exchange
+from fan.failures import error_response
+from fan.hosting import Hosting
+from fan.message import Request, Response
+from fan.middleware.base import Inbound, InboundNext, Middleware, Steps
+from fan.service import Method
+from fan.transports.base import Stream
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from fan.app import App
+
+
+class Dispatcher:
+    """The Handler of `transports.base`, over the services that one App hosts."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.hosting = Hosting()
+        self._chain = server_chain(app.middleware, self._invoke)
+        self._idle = threading.Condition()
+        #: One item per request in flight: append and pop are atomic, and need no lock on the way.
+        self._flying: list[None] = []
+        self._is_draining = False
+        #: Whether anybody waits for the last request to end.
+        self._is_awaited = False
+
+    def __repr__(self) -> str:
+        state = "draining" if self._is_draining else "open"
+        return f"<Dispatcher {state} services={len(self.hosting)} in_flight={self.in_flight}>"
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are being handled now."""
+        return len(self._flying)
+
+    def start_over(self) -> None:
+        """Forget what was in flight in the process that this one was forked from."""
+        self._idle = threading.Condition()
+        self._flying = []
+        self._is_draining = self._is_awaited = False
+        for hosted in self.hosting:
+            hosted.start_over()
+
+    def drain(self) -> None:
+        """Refuse new requests from now on."""
+        self._is_draining = True
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until nothing is in flight; False when `timeout` seconds pass first."""
+        with self._idle:
+            self._is_awaited = True
+            return self._idle.wait_for(lambda: not self._flying, timeout)
+
+    def stats(self, instance_id: str) -> dict[str, Any]:
+        """Counters of one hosted instance, for the built-in `stats` method."""
+        found = next((h for h in self.hosting if h.instance_id == instance_id), None)
+        return {
+            "methods": found.counts() if found is not None else {},
+            "in_flight": self.in_flight,
+        }
+
+    def __call__(
+        self,
+        request: Request,
+        *,
+        is_cancelled: Callable[[], bool] | None = None,
+        peer: str = "",
+    ) -> Response | Future[Response] | Stream:
+        """Answer one request: see `transports.base.Handler`."""
+        try:
+            if self._is_draining:
+                raise Unavailable(f"{request.service} is draining", reason="draining")
+            hosted = self.hosting.find(request)
+            method = hosted.method(request.method)
+            if method.is_stream is not (request.kind == "stream"):
+                raise _wrong_kind(request, method)
+        except FanError as exc:
+            return error_response(request, exc)
+        if request.principal and not peer:
+            request = msgspec.structs.replace(request, principal="")
+        exchange = Exchange(self, request, hosted, method, is_cancelled)
+        return exchange.run(self._chain, peer)
+
+    def begin(self) -> None:
+        """Count one request in."""
+        self._flying.append(None)
+
+    def end(self) -> None:
+        """Count it out."""
+        self._flying.pop()
+        if self._is_awaited and not self._flying:
+            with self._idle:
+                self._idle.notify_all()
+
+    def _invoke(self, inbound: Inbound) -> Steps:
+        """The innermost layer: bind the arguments, then have the driver run the handler."""
+        exchange: Exchange = inbound.exchange
+        exchange.bind()
+        response: Response = yield exchange.step
+        return response
+
+
+def server_chain(layers: list[Middleware], innermost: InboundNext) -> InboundNext:
+    """The layers that do something on the server's side, outermost first, around `innermost`."""
+    chain = innermost
+    for layer in reversed(layers):
+        if type(layer).on_request is not Middleware.on_request:
+            chain = partial(layer.on_request, next=chain)
+    return chain
+
+
+def _wrong_kind(request: Request, method: Method) -> FanError:
+    what = "a stream: read it with stream()" if method.is_stream else "no stream: use call()"
+    return Unimplemented(
+        f"{request.service}.{request.method} is {what}", reason="streaming_unsupported"
+    )

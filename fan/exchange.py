@@ -1,0 +1,329 @@
+"""One request on its way through the layers, the handler and back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from fan.codec import encode_result
+from fan.context import Context, _current
+from fan.errors import (
+    YES,
+    Cancelled,
+    DeadlineExceeded,
+    FanError,
+    Internal,
+    InvalidArgument,
+    Unavailable,
+    text_of,
+)
+from fan.failures import error_response
+from fan.hosting import Hosted
+from fan.message import Request, Response
+from fan.middleware.base import Inbound, InboundNext, Invoke, Sleep
+from fan.runner import FAREWELL, Expired
+from fan.service import Method
+from fan.transports.base import Stream
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from fan.dispatch import Dispatcher
+
+
+class Exchange:
+    """One request on its way through the layers, the handler and back."""
+
+    __slots__ = (
+        "_args", "_dispatcher", "_hosted", "_kwargs", "_method", "_started", "_steps",
+        "context", "request", "step",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        request: Request,
+        hosted: Hosted,
+        method: Method,
+        is_cancelled: Callable[[], bool] | None,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._hosted = hosted
+        self._method = method
+        self.request = request
+        self._started = time.monotonic()
+        self.context = Context(
+            site=hosted.sites[method.name],
+            request=request,
+            own_deadline=self._started + request.timeout_ms / 1000,
+            # Whoever pushed has its answer; what its connection does then is no cancellation.
+            cancel_probe=is_cancelled if request.kind != "push" else None,
+        )
+        self.step = Invoke(self._run_plain)
+
+    def run(self, chain: InboundNext, peer: str) -> Response | Future[Response] | Stream:
+        """Through the layers to the handler; what it gives back depends on the kind of method."""
+        method, dispatcher = self._method, self._dispatcher
+        inbound = Inbound(
+            request=self.request,
+            context=self.context,
+            peer=peer,
+            is_idempotent=method.is_idempotent,
+            dedupe=method.dedupe,
+            exchange=self,
+        )
+        dispatcher.begin()
+        try:
+            steps = self._steps = chain(inbound)
+            step = next(steps)
+            while type(step) is Sleep:
+                time.sleep(step.seconds)
+                step = steps.send(None)
+            if self.request.kind == "push":
+                return self._accept()
+            if method.kind == "plain":
+                return self._finish(self._run_plain)
+            if method.kind == "async":
+                return self._run_async()
+            return self._open_stream()
+        except StopIteration as stop:  # a layer answered without the handler
+            return self._done(stop.value)
+        except FanError as exc:
+            return self._done(error_response(self.request, exc, self._hosted.served))
+        except Exception as exc:
+            return self._done(self._bug(exc))
+
+    def bind(self) -> None:
+        """Check the arguments. Raises InvalidArgument before the handler has run."""
+        request = self.request
+        try:
+            self._args, self._kwargs = self._method.signature.bind_body(
+                request.content_type, request.body
+            )
+        except FanError as exc:
+            exc.message = f"{request.service}.{request.method}: {exc.message}"
+            raise
+
+    def _run_plain(self) -> Response:
+        token = _current.set(self.context)
+        try:
+            value = self._method.fn(*self._args, **self._kwargs)
+        except BaseException as exc:  # a handler that exits ends its call, not the server
+            raise self._leaving(exc) from exc
+        finally:
+            _current.reset(token)
+        return self._reply(value)
+
+    def _finish(self, produce: Callable[[], Response]) -> Response:
+        """Send the handler's outcome up through the layers, and count the call."""
+        steps = self._steps
+        try:
+            try:
+                response = produce()
+            except FanError as exc:
+                steps.throw(exc)
+            else:
+                steps.send(response)
+        except StopIteration as stop:
+            return self._done(stop.value)
+        except FanError as exc:
+            return self._done(error_response(self.request, exc, self._hosted.served))
+        except Exception as exc:
+            return self._done(self._bug(exc))
+        except BaseException as exc:  # Ctrl-C, on its way out of the main thread
+            self._done(self._bug(exc))
+            raise
+        return self._done(self._bug(RuntimeError("a middleware invoked the handler twice")))
+
+    def _done(self, response: Response) -> Response:
+        seconds = time.monotonic() - self._started
+        self._hosted.count(self._method.name, seconds, response.code != "ok")
+        self._dispatcher.end()
+        return response
+
+    def _accept(self) -> Response:
+        """A push that arrives without a queue: checked, accepted, and handled after the answer."""
+
+        def handle() -> None:
+            if self._method.kind == "async":
+                self._run_async()
+            else:
+                self._finish(self._run_plain)
+
+        try:
+            self._dispatcher._app.pool.submit(handle)
+        except RuntimeError:
+            raise Unavailable(f"{self.request.service} has stopped", reason="draining") from None
+        return Response(id=self.request.id, served=self._hosted.served, executed="maybe")
+
+    def _run_async(self) -> Future[Response]:
+        from concurrent.futures import Future
+
+        answer: Future[Response] = Future()
+        variables = copy_context()
+        variables.run(_current.set, self.context)
+        try:
+            coroutine = self._method.fn(*self._args, **self._kwargs)
+        except Exception as exc:  # the arguments do not fit after all
+            answer.set_result(self._finish(partial(_raise, self._leaving(exc))))
+            return answer
+        # Who pushed has gone: nobody's deadline ends what it began.
+        timeout = self.context.remaining if self.request.kind != "push" else None
+        work = self._dispatcher._app.runner.start(coroutine, variables, timeout)
+        answer.add_done_callback(lambda f: work.cancel() if f.cancelled() else None)
+
+        def finish(done: Future[Any]) -> None:
+            response = self._finish(partial(self._result_of, done))
+            if answer.set_running_or_notify_cancel():
+                answer.set_result(response)
+
+        work.add_done_callback(finish)
+        return answer
+
+    def _result_of(self, work: Future[Any]) -> Response:
+        if work.cancelled():
+            raise Cancelled("the caller gave up", reason="caller_cancelled")
+        exc = work.exception()
+        if isinstance(exc, Expired):
+            raise self._expired()
+        if exc is not None:
+            raise self._leaving(exc) from exc
+        return self._reply(work.result())
+
+    def _expired(self) -> FanError:
+        return DeadlineExceeded(
+            f"{self.request.service}.{self.request.method} did not end before its deadline",
+            reason="server_timer",
+        )
+
+    def _open_stream(self) -> Response | Stream:
+        variables = copy_context()
+        variables.run(_current.set, self.context)
+        try:
+            produced = self._method.fn(*self._args, **self._kwargs)
+        except Exception as exc:  # the arguments do not fit after all
+            return self._finish(partial(_raise, self._leaving(exc)))
+        if self._method.kind == "async_stream":
+            produced = _pull(produced, self._dispatcher._app.runner, variables, self.context)
+        chunks = self._chunks(produced, variables)
+        next(chunks)  # begun, so that closing it unread runs its finally too
+        return Stream(chunks=chunks, close=chunks.close)
+
+    def _chunks(self, produced: Any, variables: Any) -> Generator[Response, None, None]:
+        request, seq = self.request, 0
+        end = Response(id=request.id, kind="end", served=self._hosted.served, gen=request.gen)
+        context, budget = self.context, self.context.remaining or 0.0
+        try:
+            yield end  # for `_open_stream`; nobody sees it
+            while True:
+                # The deadline covers the first item, and each further one has as long.
+                context.own_deadline = time.monotonic() + budget
+                try:
+                    value = variables.run(next, produced)
+                except StopIteration:
+                    break
+                except Expired:
+                    raise self._expired() from None
+                except BaseException as exc:
+                    raise self._leaving(exc) from exc
+                content_type, body = encode_result(value)
+                yield Response(
+                    id=request.id, kind="chunk", seq=seq, content_type=content_type, body=body
+                )
+                seq += 1
+            final = self._finish(lambda: end)
+        except GeneratorExit:
+            self._finish(partial(_raise, Cancelled("the reader left", reason="caller_cancelled")))
+            raise
+        except FanError as exc:
+            final = self._finish(partial(_raise, exc))
+        finally:
+            _close(produced, variables)
+        yield msgspec.structs.replace(final, kind="end", seq=seq)
+
+    def _reply(self, value: Any) -> Response:
+        content_type, body = encode_result(value)
+        return Response(
+            id=self.request.id,
+            served=self._hosted.served,
+            gen=self.request.gen,
+            content_type=content_type,
+            body=body,
+        )
+
+    def _leaving(self, exc: BaseException) -> FanError:
+        """What an exception of the handler is to the caller. Ctrl-C is not the handler's: raises
+        it."""
+        if type(exc) is KeyboardInterrupt and _is_main():
+            raise exc
+        if isinstance(exc, Internal) and exc.reason == "unserializable_result":
+            return exc
+        trace = exc.__traceback__
+        if type(exc) is TypeError and trace is not None and trace.tb_next is None:
+            # Raised by the call itself: a `**kwargs` method was given `self`, say.
+            return InvalidArgument(f"{self.context.method}: {exc}", reason="bad_signature")
+        error = self._dispatcher._app.errors.leaving(exc)
+        if self._dispatcher._app.settings.allow_tracebacks:
+            import traceback
+
+            text = "".join(traceback.format_exception(exc))
+            error.details = {"traceback": text, "details": error.details}
+        return error
+
+    def _bug(self, exc: BaseException) -> Response:
+        """A middleware raised something that is no FanError."""
+        error = Internal(
+            f"{type(exc).__name__} in the server's layers: {text_of(exc)}", executed="maybe"
+        )
+        return error_response(self.request, error, self._hosted.served)
+
+
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _raise(exc: FanError) -> Response:
+    if exc.code == "cancelled":
+        exc.executed = YES
+    raise exc
+
+
+def _pull(produced: Any, runner: Any, variables: Any, context: Context) -> Iterator[Any]:
+    """The items of an async generator, pulled one at a time from a thread that may block. Raises
+    Expired where one is not there at the context's deadline."""
+    try:
+        while True:
+            item = runner.start(_anext(produced), variables.copy(), context.remaining).result()
+            if item is _END:
+                return
+            yield item
+    finally:
+        runner.start(_aclose(produced), variables.copy(), FAREWELL).result()
+
+
+def _close(produced: Any, variables: Any) -> None:
+    """End a generator. What its own clean-up raises comes after the answer, and is logged."""
+    try:
+        variables.run(produced.close)
+    except Exception:
+        import logging
+
+        logging.getLogger("fan").exception("a stream failed as it was closed")
+
+
+#: What `_anext` gives at the end of an async generator.
+_END = object()
+
+
+async def _anext(produced: Any) -> Any:
+    return await anext(produced, _END)
+
+
+async def _aclose(produced: Any) -> None:
+    await produced.aclose()

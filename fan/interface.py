@@ -1,0 +1,84 @@
+"""A service's interface: what is registered of it, so that it can be described and its arguments
+coerced without it being up."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from typing import Any
+
+import msgspec
+
+from fan.errors import ErrorTypes
+from fan.model import Interface, MethodInfo
+from fan.service import Method, Service, method_table, service_name
+
+
+def interface_of(service: Service) -> Interface:
+    """The interface of a service object. Raises ValueError for a bad name or version."""
+    from packaging.version import InvalidVersion, Version
+
+    name = service_name(service)
+    try:
+        Version(service.version)
+    except (InvalidVersion, TypeError):
+        raise ValueError(f"{name}: {service.version!r} is no version (PEP 440, as 1.2.3)") from None
+    methods = tuple(describe(m) for _, m in sorted(method_table(service).items()))
+    bare = Interface(
+        service=name,
+        version=service.version,
+        doc=inspect.cleandoc(type(service).__doc__ or ""),
+        methods=methods,
+        depend=dependencies(service),
+    )
+    digest = hashlib.blake2b(msgspec.json.encode(bare), digest_size=8).hexdigest()
+    return msgspec.structs.replace(bare, hash=digest)
+
+
+def describe(method: Method) -> MethodInfo:
+    """What a caller may know of one method."""
+    schemas, definitions = _schemas(method.signature.annotations())
+    types = ErrorTypes()
+    for cls in method.raises:
+        types.register(cls)
+    return MethodInfo(
+        name=method.name,
+        doc=inspect.getdoc(method.fn) or "",
+        params=method.signature.params(schemas),
+        returns=schemas.get("return", {}),
+        is_stream=method.is_stream,
+        is_idempotent=method.is_idempotent,
+        timeout=method.timeout,
+        raises=tuple(types.name_of(cls) for cls in method.raises),
+        definitions=definitions,
+    )
+
+
+def dependencies(service: Service) -> dict[str, dict[str, str]]:
+    """`depend` in its full form: {"hard": {service: range}, "soft": {...}}; an empty range is
+    any."""
+    out: dict[str, dict[str, str]] = {}
+    for strength, wanted in service.depend.items():
+        if strength not in ("hard", "soft"):
+            raise ValueError(f"{service_name(service)}: depend has {strength!r}, not hard or soft")
+        out[strength] = dict(wanted) if isinstance(wanted, dict) else dict.fromkeys(wanted, "")
+    return out
+
+
+def _schemas(hints: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """JSON Schema per name, and the definitions that they share."""
+    names = [name for name, hint in hints.items() if hint is not Any]
+    try:
+        found, definitions = msgspec.json.schema_components(
+            [hints[name] for name in names], ref_template="#/$defs/{name}"
+        )
+    except (TypeError, ValueError):  # a type without a JSON form: the rest is described one by one
+        return {name: schema for name in names if (schema := _one_schema(hints[name]))}, {}
+    return dict(zip(names, found, strict=True)), definitions
+
+
+def _one_schema(hint: Any) -> dict[str, Any]:
+    try:
+        return msgspec.json.schema(hint)
+    except (TypeError, ValueError):
+        return {}

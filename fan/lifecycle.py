@@ -1,0 +1,298 @@
+"""The life of an App that serves: starting, up, draining, gone.
+
+Start: listeners open (a service that is not up yet is refused as unavailable), every instance is
+registered as `starting`, the services start in the order of their hard dependencies, they are up,
+and a service without a route is given one. Stop: the instances are marked draining, nothing new is
+accepted, what is in flight ends, the services stop in reverse, everything closes, and the instances
+are deregistered.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from fan.context import new_id
+from fan.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    FanError,
+    PermissionDenied,
+    Unavailable,
+    Unknown,
+)
+from fan.failures import error_response
+from fan.hosting import Hosted
+from fan.interface import dependencies, interface_of
+from fan.message import Request, Response
+from fan.model import Instance, Interface, State
+from fan.transports.base import Handler, Listener, Stream
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from fan.app import App
+
+#: Seconds for the registry when an App stops: it must be able to go while the registry is down.
+FAREWELL = 2.0
+
+
+class Lifecycle:
+    """Carries the services of one App through their life; one thread starts and stops it."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._listeners: list[Listener] = []
+        self._instances: dict[str, Instance] = {}
+        self._started: list[Hosted] = []
+        #: Ids of instances that are not up yet.
+        self._waiting: set[str] = set()
+        self._is_draining = False
+        self._is_failing = False
+
+    def __repr__(self) -> str:
+        states = {i.id: i.state for i in self._instances.values()}
+        return f"<Lifecycle listeners={len(self._listeners)} instances={states}>"
+
+    @property
+    def instances(self) -> list[Instance]:
+        """What is registered of this App now, in the order of its services."""
+        return list(self._instances.values())
+
+    def start(self, transports: Sequence[str] = ("ipc",), adopt: bool = False) -> None:
+        """Serve all services of the App over `transports` (`ipc`, `http=127.0.0.1:8080`); returns
+        when they are up. With `adopt` the routes move to the versions that start here.
+
+        Raises what a transport's `serve` raises, AlreadyExists (duplicate_id) for an instance id
+        that is in use or a second instance of a `unique` service, FailedPrecondition
+        (dependency_missing) for services that need each other, and Unknown (start_failed) for what
+        a `service_start` raises.
+        Nothing is left behind then.
+        """
+        hosted = self._app.services
+        if not hosted:
+            raise FailedPrecondition("there is nothing to serve: add a service to the App first")
+        if self._listeners:
+            raise FailedPrecondition("this App is serving already")
+        interfaces = [interface_of(one.service) for one in hosted]
+        order = start_order(hosted)
+        self._is_draining = False
+        self._waiting = {one.instance_id for one in hosted}
+        try:
+            self._listen(transports)
+            for one, interface in zip(hosted, interfaces, strict=True):
+                self._register(one, interface)
+            for one in order:
+                self._begin(one)
+                self._waiting.discard(one.instance_id)
+                self._set_state(one.instance_id, "up")
+            for one in hosted:
+                self._adopt(one, adopt)
+        except BaseException:
+            # A registry that failed fails again on the way out; the first time is what is raised.
+            self._is_failing = True
+            self.stop(timeout=0.0)
+            self._is_failing = False
+            raise
+        self._app.is_started = True
+        self._app.rebind()
+
+    def drain(self, timeout: float) -> bool:
+        """Mark the instances draining, accept nothing new, and wait at most `timeout` seconds for
+        what is in flight. Whether everything ended."""
+        deadline = time.monotonic() + timeout
+        if not self._is_draining:
+            self._is_draining = True
+            # Who watches goes elsewhere at once; who does not is refused with a code that is safe
+            # to repeat elsewhere. The registry may be down: we leave all the same.
+            for instance_id in self._instances:
+                self._attempt("mark as draining", partial(self._set_state, instance_id, "draining"))
+            for listener in self._listeners:
+                self._attempt("stop accepting", listener.drain)
+        return self._app.dispatcher.wait_idle(max(0.0, deadline - time.monotonic()))
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End in good order: drain for at most `timeout` seconds, stop the services, close,
+        deregister. What fails on the way is logged and does not hold up the rest. Twice does no
+        harm."""
+        deadline = time.monotonic() + timeout
+        if self._listeners or self._instances:
+            self.drain(timeout)
+        for one in reversed(self._started):
+            self._attempt(f"stop {one.name}", partial(self._run, one.service.service_stop))
+        self._started.clear()
+        for listener in self._listeners:
+            left = max(0.0, deadline - time.monotonic())
+            self._attempt("close a listener", partial(listener.close, left))
+        self._listeners.clear()
+        for instance_id in self._instances:
+            self._attempt("deregister", partial(self._deregister, instance_id))
+        self._instances.clear()
+        self._waiting.clear()
+
+    # The steps
+
+    def _listen(self, transports: Iterable[str]) -> None:
+        handler = Gate(self._app.dispatcher, self._waiting, self._app.dispatcher.hosting.find)
+        for spec in transports:
+            scheme, _, bind = spec.partition("=")
+            if scheme == "ipc" and not bind:
+                self._app.settings.runtime_folder()  # refuses a folder that others may use
+            self._listeners.append(self._app.transport(scheme).serve(bind, handler))
+
+    def _register(self, one: Hosted, interface: Interface) -> None:
+        unique = one.service.unique
+        self._refuse_twin(one, unique)
+        instance = Instance(
+            id=one.instance_id,
+            service=interface.service,
+            version=interface.version,
+            addresses=tuple(listener.address for listener in self._listeners),
+            state="starting",
+            meta={"unique": "true"} if unique else {},
+            nonce=new_id(),
+            iface=interface.hash,
+            pid=os.getpid(),
+            host=os.uname().nodename,
+            started_at=_now(),
+        )
+        self._app.discovery.register(instance, interface)
+        self._instances[instance.id] = instance
+
+    def _refuse_twin(self, one: Hosted, unique: bool) -> None:
+        """The registry lets a session overwrite its own records: a twin inside one App is ours to
+        see."""
+        for other in self._instances.values():
+            if unique and (other.service, other.version) == (one.name, one.version):
+                raise AlreadyExists(
+                    f"{one.name} {one.version} is unique and runs as {other.id} in this App",
+                    reason="duplicate_id",
+                )
+
+    def _set_state(self, instance_id: str, state: State) -> None:
+        instance = msgspec.structs.replace(self._instances[instance_id], state=state)
+        self._instances[instance_id] = instance
+        limit = time.monotonic() + FAREWELL if state == "draining" else None
+        self._app.discovery.update(instance, deadline=limit)
+
+    def _deregister(self, instance_id: str) -> None:
+        self._app.discovery.deregister(instance_id, deadline=time.monotonic() + FAREWELL)
+
+    def _adopt(self, one: Hosted, adopt: bool) -> None:
+        try:
+            self._app.discovery.adopt(
+                one.name, one.version, force=adopt, who=_user(), host=os.uname().nodename
+            )
+        except PermissionDenied as exc:
+            # It stays unrouted: the highest final release with a live instance answers.
+            _log().warning("%s has no route: %s", one.name, exc)
+
+    def _begin(self, one: Hosted) -> None:
+        """Run `service_start`. What it raises is Unknown (start_failed), unless a FanError."""
+        try:
+            self._run(one.service.service_start)
+        except FanError:
+            raise
+        except Exception as exc:
+            sentence = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+            raise Unknown(
+                f"{one.name} {one.version} could not start: {sentence}",
+                reason="start_failed",
+                executed="no",
+            ) from exc
+        self._started.append(one)
+
+    def _run(self, hook: Callable[[], Any]) -> None:
+        """Call a hook, plain or `async def`, the latter on the loop of the handlers."""
+        outcome = hook()
+        if hasattr(outcome, "__await__"):
+            self._app.runner.start(outcome, copy_context()).result()
+
+    def _attempt(self, what: str, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except FanError as exc:
+            tell = _log().debug if self._is_failing else _log().warning
+            tell("could not %s: %s", what, exc)
+        except Exception:
+            _log().exception("could not %s", what)
+
+
+class Gate:
+    """The Handler in front of the Dispatcher: an instance that is not up yet is unavailable."""
+
+    def __init__(
+        self, dispatcher: Handler, waiting: set[str], find: Callable[[Request], Hosted]
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._waiting = waiting
+        self._find = find
+
+    def __call__(
+        self,
+        request: Request,
+        *,
+        is_cancelled: Callable[[], bool] | None = None,
+        peer: str = "",
+    ) -> Response | Future[Response] | Stream:
+        """Answer one request: see `transports.base.Handler`."""
+        if self._waiting:
+            try:
+                one = self._find(request)
+                if one.instance_id in self._waiting:
+                    raise Unavailable(f"{one.name} is not up yet", reason="no_instance")
+            except FanError as exc:
+                return error_response(request, exc)
+        return self._dispatcher(request, is_cancelled=is_cancelled, peer=peer)
+
+
+def start_order(hosted: Sequence[Hosted]) -> list[Hosted]:
+    """The services, each behind those of its hard dependencies that are among them; otherwise as
+    given. Raises FailedPrecondition (dependency_missing) naming the circle when there is one."""
+    by_name: dict[str, list[Hosted]] = {}
+    for one in hosted:
+        by_name.setdefault(one.name, []).append(one)
+    order: list[Hosted] = []
+
+    def visit(one: Hosted, way: tuple[str, ...]) -> None:
+        if one.name in way:
+            circle = " -> ".join((*way[way.index(one.name) :], one.name))
+            raise FailedPrecondition(
+                f"these services need each other to start: {circle}", reason="dependency_missing"
+            )
+        if one not in order:
+            for needed in dependencies(one.service).get("hard", {}):
+                for other in by_name.get(needed, ()):
+                    visit(other, (*way, one.name))
+            order.append(one)
+
+    for one in hosted:
+        visit(one, ())
+    return order
+
+
+def _user() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a user id without an account, as in many containers
+        return str(os.geteuid())
+
+
+def _now() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _log() -> Any:
+    import logging
+
+    return logging.getLogger("fan")

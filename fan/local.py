@@ -1,0 +1,298 @@
+"""A call of a service in the same process: the method itself, in a child context."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from fan.codec import decode_result, encode_arguments, encode_result
+from fan.context import Context, Site, _current, new_id
+from fan.errors import (
+    NO,
+    YES,
+    DeadlineExceeded,
+    FailedPrecondition,
+    FanError,
+    InvalidArgument,
+    Unimplemented,
+)
+from fan.message import MAX_HOPS, Request, Response
+from fan.middleware.base import MAX_TIMEOUT, Options
+from fan.runner import Expired
+
+if TYPE_CHECKING:
+    from fan.app import App
+    from fan.endpoint import Endpoint
+    from fan.hosting import Hosted
+    from fan.service import Method
+
+
+class LocalSite(Site, frozen=True, kw_only=True):
+    """What a plain call of a hosted method needs: see `endpoint`. `timeout` is seconds."""
+
+    fn: Callable[..., Any]
+    timeout: float
+    leaving: Callable[[Exception], BaseException]
+
+    def child(self, parent: Context, start: float) -> Context:
+        """The context below `parent`. Raises DeadlineExceeded, executed no, when its time is over,
+        and FailedPrecondition (max_hops) when it is too deep."""
+        deadline = parent.own_deadline or start + self.timeout
+        if parent.hops >= MAX_HOPS:
+            deep = FailedPrecondition(
+                f"{self.service}.{self.method}: more than {MAX_HOPS} calls deep: a loop?",
+                reason="max_hops",
+            )
+            deep.target = f"{self.service}.{self.method}"
+            raise deep
+        if start >= deadline:
+            exc = DeadlineExceeded(
+                f"{self.service}.{self.method}: the deadline is over, nothing was called",
+                executed=NO,
+            )
+            exc.target = f"{self.service}.{self.method}"
+            raise exc
+        return Context(parent, self, deadline)
+
+
+class LocalCall:
+    """One method of a hosted service, as called from within its own App. Arguments and result go by
+    reference; with `settings.strict_local` they are copied as a wire would. A plain method called
+    with no options of its own has a `site`, and is then called by the endpoint itself."""
+
+    __slots__ = (
+        "_app",
+        "_copies",
+        "_has_options",
+        "_method",
+        "_options",
+        "_site",
+        "call",
+        "site",
+        "target",
+    )
+
+    def __init__(self, app: App, hosted: Hosted, method: Method, options: Options) -> None:
+        self._app = app
+        self._method = method
+        self._options = options
+        self.target = f"{hosted.name}.{method.name}"
+        self._copies = app.settings.strict_local
+        timeout = method.timeout if options.timeout is None else options.timeout
+        self._site = LocalSite(
+            app=app,
+            service=hosted.name,
+            method=method.name,
+            instance=hosted.instance_id,
+            fn=method.fn,
+            timeout=min(app.settings.timeout if timeout is None else timeout, MAX_TIMEOUT),
+            leaving=self._leaving,
+        )
+        is_plain = method.kind == "plain" and not self._copies
+        bare = msgspec.structs.replace(options, timeout=None, want="", transport="", retries=None)
+        self._has_options = bare != Options()
+        is_fast = is_plain and timeout is None and not self._has_options
+        self.site: LocalSite | None = self._site if is_fast else None
+        self.call: Callable[..., Any] = self._call_plain
+        if method.kind == "async":
+            self.call = self._call_async_method
+        elif method.is_stream:
+            self.call = self._call_stream
+
+    @classmethod
+    def of(cls, app: App, hosted: Hosted, endpoint: Endpoint, options: Options) -> LocalCall | None:
+        """The direct call of an endpoint; None where the service has no such method, so that the
+        endpoint says so when it is called."""
+        method = hosted.table.get(endpoint.method)
+        return (
+            cls(app, hosted, method, options)
+            if method is not None
+            else Missing(app, hosted, endpoint)
+        )
+
+    async def acall(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Await the call: an `async def` method in the caller's own task, a plain one in the
+        pool."""
+        if self._method.kind != "async":
+            import asyncio
+            from contextvars import copy_context
+
+            run = partial(copy_context().run, partial(self.call, *args, **kwargs))
+            return await asyncio.get_running_loop().run_in_executor(self._app.pool, run)
+        if self._copies:
+            args, kwargs = self._copied(args, kwargs)
+        context = self._make()
+        token = _current.set(context)
+        try:
+            value = await self._method.fn(*args, **kwargs)
+        except Exception as exc:
+            error = self._leaving(exc)
+            if error is exc:
+                raise
+            raise error from exc
+        finally:
+            _current.reset(token)
+        return self._returned(value, context)
+
+    def _make(self) -> Context:
+        """The child context of one call. Raises as `LocalSite.child` does."""
+        site, options, parent, start = self._site, self._options, _current.get(), time.monotonic()
+        context = Context(None, site, start + site.timeout)
+        if parent is not None:
+            context = site.child(parent, start)
+            if options.timeout is not None or self._method.timeout:
+                context.own_deadline = min(start + site.timeout, context.own_deadline or start)
+        if (context.own_deadline or start) <= start:
+            raise self._aimed(
+                DeadlineExceeded(f"{self.target}: no time is left to call it", executed=NO)
+            )
+        if self._has_options:
+            context.request = self._request(context, parent)
+        return context
+
+    def _request(self, context: Context, parent: Context | None) -> Request:
+        """The envelope of a local call that has options: what the handler sees of them."""
+        options = self._options
+        left = (context.own_deadline or 0.0) - time.monotonic()
+        return Request(
+            id=new_id(),
+            service=self._site.service,
+            method=self._site.method,
+            timeout_ms=max(1, int(left * 1000)),
+            key=options.key or (parent.child_key() if parent is not None else ""),
+            want=options.want,
+            gen=context.gen,
+            shard=options.shard,
+            traceparent=context.traceparent,
+            tracestate=context.tracestate,
+            baggage={**context.baggage, **options.baggage},
+            headers=options.headers,
+            caller=options.caller or context.caller,
+            principal=options.principal or context.principal,
+            hops=context.hops,
+        )
+
+    def _call_plain(self, *args: Any, **kwargs: Any) -> Any:
+        if self._copies:
+            args, kwargs = self._copied(args, kwargs)
+        context = self._make()
+        token = _current.set(context)
+        try:
+            value = self._method.fn(*args, **kwargs)
+        except Exception as exc:
+            error = self._leaving(exc)
+            if error is exc:
+                raise
+            raise error from exc
+        finally:
+            _current.reset(token)
+        return self._returned(value, context)
+
+    def _call_async_method(self, *args: Any, **kwargs: Any) -> Any:
+        """An `async def` method for a caller who waits: on the loop thread."""
+        from contextvars import copy_context
+
+        if self._copies:
+            args, kwargs = self._copied(args, kwargs)
+        if self._app.runner.is_current:
+            raise self._aimed(
+                FailedPrecondition(
+                    f"{self.target} runs on the event loop that this call would block: await acall",
+                    executed=NO,
+                )
+            )
+        context = self._make()
+        variables = copy_context()
+        variables.run(_current.set, context)
+        try:
+            coroutine = self._method.fn(*args, **kwargs)
+            value = self._app.runner.start(coroutine, variables, context.remaining).result()
+        except Expired as exc:
+            raise self._aimed(
+                DeadlineExceeded(
+                    f"{self.target} did not end before its deadline", reason="server_timer"
+                )
+            ) from exc
+        except Exception as exc:
+            error = self._leaving(exc)
+            if error is exc:
+                raise
+            raise error from exc
+        return self._returned(value, context)
+
+    def _call_stream(self, *args: Any, **kwargs: Any) -> Any:
+        raise self._aimed(
+            Unimplemented(
+                f"{self.target} is a stream: read it with stream()", reason="streaming_unsupported"
+            )
+        )
+
+    def _copied(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        try:
+            return self._method.signature.bind_body(*encode_arguments(args, kwargs))
+        except FanError as exc:
+            exc.message = f"{self.target}: {exc.message}"
+            raise self._aimed(exc) from None
+
+    def _returned(self, value: Any, context: Context) -> Any:
+        if self._copies:
+            try:
+                content_type, body = encode_result(value)
+            except FanError as exc:
+                raise self._aimed(exc) from None
+            value = decode_result(Response(id="", content_type=content_type, body=body))
+        if context.own_deadline is not None and time.monotonic() > context.own_deadline:
+            raise self._late()
+        return value
+
+    def _leaving(self, exc: Exception) -> BaseException:
+        trace = exc.__traceback__
+        if type(exc) is TypeError and trace is not None and trace.tb_next is None:
+            # Raised by the call itself, not inside the handler: the arguments do not fit.
+            return self._aimed(
+                InvalidArgument(f"{self.target}: {exc}", reason="bad_signature", executed=NO)
+            )
+        if self._app.errors.is_plain(type(exc)) and not hasattr(exc, "__fan_target__"):
+            exc.__fan_target__ = self.target  # type: ignore[attr-defined]
+            return exc
+        return self._aimed(self._app.errors.leaving(exc))
+
+    def _late(self) -> FanError:
+        return self._aimed(
+            DeadlineExceeded(
+                f"{self.target} returned after its deadline", reason="server_timer", executed=YES
+            )
+        )
+
+    def _aimed(self, exc: FanError) -> FanError:
+        exc.target = self.target
+        return exc
+
+
+class Missing(LocalCall):
+    """A method that the hosted service does not have."""
+
+    __slots__ = ()
+
+    def __init__(self, app: App, hosted: Hosted, endpoint: Endpoint) -> None:
+        self._app = app
+        self.target = f"{endpoint.service}.{endpoint.method}"
+        self.site = None
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                hosted.method(endpoint.method)
+            except FanError as exc:
+                raise self._aimed(exc) from None
+
+        self.call = call
+
+    async def acall(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Raises Unimplemented."""
+        return self.call()

@@ -1,0 +1,1 @@
+"""One file for each layer around a call; the contract is `base`."""

@@ -1,0 +1,171 @@
+"""The contract of a middleware: a layer around a call, on the caller's side, the server's, or both.
+
+A layer is a generator, so that one text serves sync and async callers: it does its part, hands on
+with `return (yield from next(call))`, and sees the outcome as a value or a FanError. What must wait
+or touch the network is *yielded* as a step (`Sleep`, `Send`, `Invoke`), and the driver (sync or
+async) carries it out. A layer that only looks before it hands on is a plain function that ends in
+`return next(call)`: it costs no generator of its own.
+
+The order of the layers is part of fan's contract and stands in `plugins.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+
+from fan.context import Context
+from fan.errors import InvalidArgument
+from fan.message import Request, Response
+from fan.model import Address, Instance
+
+if TYPE_CHECKING:
+    from fan.transports.base import Transport
+
+
+#: Seconds that a call may take at most, 23 days: more milliseconds than poll(2) can wait for.
+MAX_TIMEOUT = 2_000_000.0
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a call is made, apart from its arguments. None and empty mean: as usual.
+
+    `timeout` is seconds; `retries` the attempts after the first; `transport` a scheme; `peers` URLs
+    that are called without asking the registry; `instance` an instance id; `want` a version
+    constraint.
+    """
+
+    timeout: float | None = None
+    want: str = ""
+    transport: str = ""
+    peers: tuple[str, ...] = ()
+    instance: str = ""
+    shard: str = ""
+    sticky: str = ""
+    headers: dict[str, str] = {}
+    baggage: dict[str, str] = {}
+    caller: str = ""
+    principal: str = ""
+    key: str = ""
+    retries: int | None = None
+    ttl: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InvalidArgument for a time that is none."""
+        for name, value in (("timeout", self.timeout), ("ttl", self.ttl)):
+            if value is not None and not (type(value) in (int, float) and value == value):
+                raise InvalidArgument(f"{name} is {value!r}: it has to be a number of seconds")
+
+    def seconds(self, default: float) -> float:
+        """The time of a call, `default` where these do not say; 0 is no time at all."""
+        timeout = self.timeout
+        return min(default if timeout is None else timeout, MAX_TIMEOUT)
+
+
+class Call(msgspec.Struct, kw_only=True):
+    """One logical call on the caller's side, over all its attempts."""
+
+    service: str
+    method: str
+    kind: str = "call"
+    options: Options
+    #: Encoded once, before the first attempt.
+    body: bytes = b""
+    content_type: str = ""
+    id: str = ""
+    key: str = ""
+    #: Point of `time.monotonic()`.
+    deadline: float = 0.0
+    is_idempotent: bool = False
+    #: The context that it is made from, None at the root of a call tree.
+    parent: Context | None = None
+    traceparent: str = ""
+    attempt: int = 0
+    gen: int = 0
+    #: Chosen for this attempt.
+    version: str = ""
+    instance: Instance | None = None
+    address: Address | None = None
+    transport: Transport | None = None
+    marks: dict[str, float] | None = None
+    #: What was known of the service when it began (`picker.Table`).
+    table: Any = None
+    #: Instance id in the caller's own App, for what is called there.
+    hosted: str = ""
+    #: The rest of an opened stream.
+    chunks: Any = None
+    #: Instances that failed an earlier attempt; picked again only when there is nobody else.
+    tried: set[str] = msgspec.field(default_factory=set)
+
+    @property
+    def target(self) -> str:
+        """`service.method`, for messages."""
+        return f"{self.service}.{self.method}"
+
+
+class Inbound(msgspec.Struct, kw_only=True):
+    """One request on the server's side."""
+
+    request: Request
+    context: Context
+    peer: str = ""
+    is_idempotent: bool = False
+    #: `memory`, or `shared` as of `@rpc(dedupe='shared')`.
+    dedupe: str = "memory"
+    #: The dispatcher's own.
+    exchange: Any = None
+
+
+class Sleep(msgspec.Struct, frozen=True):
+    """Step: wait that many seconds, then go on (the value is None)."""
+
+    seconds: float
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Step: carry `request` to `address`; the value is the Response (for a stream, an opened
+    one)."""
+
+    transport: Any
+    address: Address
+    request: Request
+    #: Where the transport writes when it was "connected" and "sent".
+    marks: dict[str, float] | None = None
+
+
+class Invoke(msgspec.Struct, frozen=True):
+    """Step: run the handler; the value is its Response."""
+
+    run: Callable[[], Any]
+
+
+#: What a layer is: a generator of steps that returns the Response.
+Steps = Generator[Any, Any, Response]
+CallNext = Callable[[Call], Steps]
+InboundNext = Callable[[Inbound], Steps]
+
+
+class Middleware:
+    """All layers do nothing until overridden; a layer that is not overridden costs nothing.
+
+    One object serves an App, all services and threads: keep state per (instance, method) in it,
+    behind a lock held for no I/O.
+    """
+
+    #: Whether `on_call` goes around one attempt, below the choice of the instance, rather than
+    #: around the whole call above it.
+    is_per_attempt: ClassVar[bool] = False
+
+    def on_call(self, call: Call, next: CallNext) -> Steps:
+        """Around one logical call (above `retry`) or one attempt (below it), on the caller's side.
+        Raises FanError; may `yield Sleep`. `next` raises the callee's errors as FanError."""
+        return (yield from next(call))
+
+    def on_request(self, inbound: Inbound, next: InboundNext) -> Steps:
+        """Around one request on the server's side. `next` raises FanError."""
+        return (yield from next(inbound))
+
+    def close(self) -> None:
+        """Release what it holds. Twice does no harm."""

@@ -1,0 +1,172 @@
+"""What is registered: services, their methods, instances, addresses and routes.
+
+All of it is stored as JSON; a reader ignores fields that it does not know.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+State = Literal["starting", "up", "draining"]
+
+#: A weight of the whole: weights are basis points, and those of a route sum to this.
+WHOLE = 10_000
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where an instance is reached: `unix:///run/x.sock`, `http://127.0.0.1:8080`. The scheme picks
+    the transport; the rest is the transport's own."""
+
+    url: str
+
+    @property
+    def scheme(self) -> str:
+        """`http` of `http://127.0.0.1:8080`."""
+        return self.url.partition(":")[0]
+
+
+class Param(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One parameter of a method. `schema` is a JSON Schema, `kind` a name of `inspect.Parameter`:
+    positional_only, positional_or_keyword, var_positional, keyword_only or var_keyword."""
+
+    name: str
+    schema: dict[str, Any] = {}
+    required: bool = True
+    default: Any = None
+    kind: str = "positional_or_keyword"
+
+
+class MethodInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a caller may know of a method without its service being up."""
+
+    name: str
+    doc: str = ""
+    params: tuple[Param, ...] = ()
+    #: JSON Schema of the result, or of one item of a stream.
+    returns: dict[str, Any] = {}
+    is_stream: bool = False
+    is_idempotent: bool = False
+    #: Seconds that one call may take by default; None is the caller's default.
+    timeout: float | None = None
+    #: Stable names of the errors it declares.
+    raises: tuple[str, ...] = ()
+    #: Shared definitions that the schemas refer to as `#/$defs/NAME`.
+    definitions: dict[str, Any] = {}
+
+
+class Interface(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one version of a service offers: persistent, registered once."""
+
+    service: str
+    version: str
+    doc: str = ""
+    methods: tuple[MethodInfo, ...] = ()
+    #: {"hard": {service: range}, "soft": {service: range}}
+    depend: dict[str, dict[str, str]] = {}
+    hash: str = ""
+
+    def method(self, name: str) -> MethodInfo | None:
+        """The method of that name, or None."""
+        return next((m for m in self.methods if m.name == name), None)
+
+
+class Instance(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One running copy of a service version."""
+
+    id: str
+    service: str
+    version: str
+    addresses: tuple[Address, ...] = ()
+    state: State = "up"
+    #: Hard dependencies that nobody meets: `integration_api>=1.2 (have 1.1.4)`.
+    unmet: tuple[str, ...] = ()
+    meta: dict[str, str] = {}
+    tags: tuple[str, ...] = ()
+    shards: dict[str, list[str]] = {}
+    #: Random, one per start: tells a restart from a duplicate.
+    nonce: str = ""
+    #: Hash of its interface.
+    iface: str = ""
+    pid: int = 0
+    host: str = ""
+    #: RFC 3339, UTC.
+    started_at: str = ""
+
+
+class Route(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a service's calls go. Body of the object `route/<service>`.
+
+    `versions` maps a version to its weight in basis points (they sum to 10000). The rest is what
+    `fan version` sets: one-endpoint overrides, replacement by another service, stickiness, shards,
+    the order of transports.
+    """
+
+    versions: dict[str, int] = {}
+    overrides: dict[str, dict[str, int]] = {}
+    replaced_by: str = ""
+    sticky: str = ""
+    shard: dict[str, Any] = {}
+    transports: tuple[str, ...] = ()
+    is_paused: bool = False
+
+
+class ServiceInfo(msgspec.Struct, frozen=True):
+    """All that the registry knows of one service, as of one reading."""
+
+    name: str
+    #: By version.
+    interfaces: dict[str, Interface] = {}
+    #: None: unrouted, or never adopted.
+    route: Route | None = None
+    #: Generation of the reading.
+    gen: int = 0
+    instances: tuple[Instance, ...] = ()
+
+    @property
+    def is_unrouted(self) -> bool:
+        """Whether no route says where its calls go."""
+        return self.route is None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it was ever registered."""
+        return bool(self.interfaces) or self.route is not None or bool(self.instances)
+
+    def live(self, version: str) -> tuple[Instance, ...]:
+        """The instances of a version that take calls."""
+        return tuple(i for i in self.instances if i.version == version and i.state == "up")
+
+    def interface_for(self, version: str = "") -> Interface | None:
+        """The interface of a version; without one, of the routed version with the largest
+        weight."""
+        if not version and self.route is not None and self.route.versions:
+            version = max(self.route.versions, key=lambda v: self.route.versions[v])  # type: ignore[union-attr]
+        if version:
+            return self.interfaces.get(version)
+        return next(iter(self.interfaces.values()), None)
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """Where a call goes, and why: one line a step. `instance` is None for an address that the
+    caller named."""
+
+    service: str
+    method: str
+    address: Address
+    version: str = ""
+    gen: int = 0
+    instance: Instance | None = None
+    why: tuple[str, ...] = ()
+
+    @property
+    def transport(self) -> str:
+        """The scheme of the transport: `ipc`, `http`."""
+        return transport_of(self.address)
+
+
+def transport_of(address: Address) -> str:
+    """Name of the transport that carries to an address."""
+    scheme = address.scheme
+    return {"unix": "ipc", "https": "http"}.get(scheme, scheme)

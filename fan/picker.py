@@ -1,0 +1,157 @@
+"""The choice for one attempt: from a service's name to an instance and its address."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+import msgspec
+
+from fan.balancer import RoundRobin, by_shard
+from fan.discovery import Discovery
+from fan.errors import FanError, NotFound
+from fan.middleware.base import Options
+from fan.model import Address, Choice, Instance, MethodInfo, ServiceInfo, transport_of
+from fan.routing import address_of, candidates, choose_version
+
+
+class Table(msgspec.Struct, frozen=True):
+    """What a plain call of a service needs, made once per reading of the registry: its one routed
+    version, what is registered of its methods, and where its instances are reached. `version` is
+    empty where a choice is to be made."""
+
+    info: ServiceInfo
+    version: str = ""
+    methods: dict[str, MethodInfo] = {}
+    #: By the transport asked for; the empty one is the caller's own preference.
+    choices: dict[str, tuple[Choice, ...]] = {}
+
+    def method(self, name: str, want: str) -> MethodInfo | None:
+        """What is registered of a method, None where that is nothing (then the callee says)."""
+        if not want or want == "canary":
+            return self.methods.get(name)
+        from fan.versions import best
+
+        version = best(want, self.info.interfaces)
+        return self.info.interfaces[version].method(name) if version else None
+
+
+class Picker:
+    """Discovery, routing and balancing, put together for one App."""
+
+    def __init__(self, discovery: Discovery, order: Sequence[str]) -> None:
+        self._discovery = discovery
+        self._order = order
+        self.host = platform.node()
+        self._balancer = RoundRobin()
+        self._tables: dict[str, Table] = {}
+
+    def look(self, service: str, deadline: float) -> Table:
+        """What is known of a service now. Raises NotFound (no_such_service)."""
+        info = self._discovery.service(service, deadline)
+        table = self._tables.get(service)
+        if table is None or table.info is not info:
+            table = self._tables[service] = self._table(info)
+        return table
+
+    def look_again(self, table: Table, deadline: float) -> Table | None:
+        """The same from the store, where what was known is old; None where it was not."""
+        info = self._discovery.again(table.info.name, deadline)
+        return None if info is table.info else self._table(info)
+
+    def pick(
+        self, table: Table, method: str, options: Options, sticky: str, tried: AbstractSet[str]
+    ) -> Choice:
+        """Where the next attempt goes. Raises Unavailable and FailedPrecondition, executed no."""
+        if table.version and not (tried or options.want or options.instance or options.shard):
+            choices = table.choices.get(options.transport)
+            if choices is None:
+                choices = table.choices[options.transport] = self._choices(table, options)
+            if len(choices) == 1:
+                return choices[0]
+            if choices:
+                return choices[self._balancer.turn(len(choices))]
+        return self._choose(table.info, method, options, sticky, tried)
+
+    def _choose(
+        self, info: ServiceInfo, method: str, options: Options, sticky: str, tried: AbstractSet[str]
+    ) -> Choice:
+        if options.instance and not options.want:
+            found = candidates(info, "", options.instance)
+            version, because = found[0].version, "instance asked for"
+        else:
+            version, because = choose_version(info, options.want, sticky, method)
+            found = candidates(info, version, options.instance)
+        fresh = tuple(i for i in found if i.id not in tried) or found
+        reachable = _reachable(fresh, options.transport, self._order, self.host)
+        if options.shard:
+            instance = by_shard([i for i, _ in reachable], options.shard)
+            how = f"shard key {options.shard}"
+        else:
+            instance = self._balancer.pick([i for i, _ in reachable])
+            how = "in turn"
+        address = next(a for i, a in reachable if i.id == instance.id)
+        via = _why_transport(options, address, instance, self.host)
+        why = (
+            f"version {version}: {because}",
+            f"instance {instance.id}: {how}, of {len(found)} that take calls",
+            f"transport {transport_of(address)}: {via}",
+        )
+        return Choice(info.name, method, address, version, info.gen, instance, why)
+
+    def explain(
+        self, service: str, method: str, options: Options, sticky: str, deadline: float
+    ) -> Choice:
+        """The choice for a first attempt, with its reasons."""
+        if options.peers:
+            return peer(service, method, options, frozenset())
+        table = self.look(service, deadline)
+        return self._choose(table.info, method, options, sticky, frozenset())
+
+    def _table(self, info: ServiceInfo) -> Table:
+        interface = info.interface_for()
+        methods = {m.name: m for m in interface.methods} if interface is not None else {}
+        route = info.route
+        routed = [v for v, weight in route.versions.items() if weight > 0] if route else []
+        if len(routed) != 1 or (route is not None and route.overrides):
+            return Table(info, methods=methods)
+        return Table(info, routed[0], methods)
+
+    def _choices(self, table: Table, options: Options) -> tuple[Choice, ...]:
+        """Every instance of the routed version that can be reached the way that is asked for."""
+        info, found = table.info, []
+        for instance in info.live(table.version):
+            with contextlib.suppress(FanError):  # it has no such address
+                address = address_of(instance, options.transport, self._order, self.host)
+                found.append(Choice(info.name, "", address, table.version, info.gen, instance))
+        return tuple(found)
+
+
+def peer(service: str, method: str, options: Options, tried: AbstractSet[str]) -> Choice:
+    """The next of the addresses that the caller named."""
+    fresh = [p for p in options.peers if p not in tried] or list(options.peers)
+    return Choice(service, method, Address(fresh[0]), why=(f"peer asked for: {fresh[0]}",))
+
+
+def _reachable(
+    instances: Sequence[Instance], transport: str, order: Sequence[str], host: str
+) -> list[tuple[Instance, Address]]:
+    out, refused = [], None
+    for instance in instances:
+        try:
+            out.append((instance, address_of(instance, transport, order, host)))
+        except FanError as exc:
+            refused = exc
+    if not out:
+        raise refused or NotFound("no instances")
+    return out
+
+
+def _why_transport(options: Options, address: Address, instance: Instance, host: str) -> str:
+    if options.transport and options.transport != "auto":
+        return "asked for"
+    if address.scheme == "unix":
+        return "same host"
+    return "first of the order that it offers"

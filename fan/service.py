@@ -1,0 +1,192 @@
+"""A service: a class whose `@rpc` methods can be called from anywhere.
+
+class Greeter(Service):
+    name = "greeter"
+    version = "1.0.0"
+
+    @rpc
+    def hello(self, name: str = "World") -> str:
+        return f"Hello {name}"
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar, overload
+
+import msgspec
+
+from fan.signature import Signature
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SEGMENT = r"[A-Za-z_][A-Za-z0-9_-]*"
+_SERVICE_NAME = re.compile(rf"{_SEGMENT}(\.{_SEGMENT})*")
+_METHOD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_MAX_NAME = 255
+
+#: Attribute under which `@rpc` leaves its settings on the function.
+_MARK = "__fan_rpc__"
+
+
+class RpcOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What `@rpc` says of a method. `timeout` is seconds; `dedupe` is "memory" or "shared"."""
+
+    name: str = ""
+    idempotent: bool = False
+    timeout: float | None = None
+    raises: tuple[type[BaseException], ...] = ()
+    dedupe: str = "memory"
+
+
+@overload
+def rpc(fn: F, /) -> F: ...
+
+
+@overload
+def rpc(
+    name: str = "",
+    /,
+    *,
+    idempotent: bool = False,
+    timeout: float | None = None,
+    raises: Iterable[type[BaseException]] = (),
+    dedupe: str = "memory",
+) -> Callable[[F], F]: ...
+
+
+def rpc(fn: Any = "", /, **options: Any) -> Any:
+    """Make a method callable from outside: `@rpc`, `@rpc()`, `@rpc("name", idempotent=True)`.
+
+    `idempotent` promises that running twice does what running once does, for the whole subtree of
+    calls, so that a call whose outcome is unknown may be repeated. `timeout` (seconds) is the
+    default of its callers. `raises` lists the application's own errors that come back to the caller
+    as themselves.
+    """
+    if callable(fn):
+        setattr(fn, _MARK, RpcOptions())
+        return fn
+    if "raises" in options:
+        options["raises"] = tuple(options["raises"])
+    marked = RpcOptions(name=fn, **options)
+    if marked.timeout is not None and not 0 < marked.timeout < float("inf"):
+        raise ValueError(f"a timeout of {marked.timeout} seconds leaves no time, or no end")
+    if fn and not _METHOD_NAME.fullmatch(fn):
+        raise ValueError(f"{fn!r} is no method name: letters, digits, '_' and '-', a letter first")
+
+    def decorate(function: Any) -> Any:
+        setattr(function, _MARK, marked)
+        return function
+
+    return decorate
+
+
+class Service:
+    """Base of every service.
+
+    `name` may hold dots (or be a list of its parts); `version` is a PEP 440 version; `unique`
+    allows one live instance per version; `depend` names the services it needs: `{"hard": ["users"],
+    "soft": {"mail": ">=2"}}`, a plain list meaning any version.
+    """
+
+    name: ClassVar[Any] = ""
+    version: ClassVar[str] = "0.0.0"
+    unique: ClassVar[bool] = False
+    depend: ClassVar[Mapping[str, Any]] = {}
+
+    #: The App that hosts it, set before `service_start`.
+    app: Any = None
+    #: Id of the instance it runs as, set with `app`.
+    instance_id: str = ""
+
+    def service_start(self) -> Any:
+        """Called before the service takes calls; may be `async def`. An error ends the start."""
+
+    def service_stop(self) -> Any:
+        """Called after its last call; may be `async def`."""
+
+    @rpc(idempotent=True)
+    def health(self) -> Any:
+        """Whether the service can do its work: "ok", anything else says what is wrong."""
+        return "ok"
+
+    @rpc(idempotent=True)
+    def info(self) -> dict[str, Any]:
+        """Name, version, instance and methods of what answers."""
+        methods = sorted(method_names(type(self)))
+        served = {"name": service_name(self), "version": self.version, "instance": self.instance_id}
+        return {**served, "unique": self.unique, "methods": methods}
+
+    @rpc(idempotent=True)
+    def stats(self) -> dict[str, Any]:
+        """Calls, errors and milliseconds spent per method since the start, and calls in flight."""
+        stats: dict[str, Any] = self.app.dispatcher.stats(self.instance_id) if self.app else {}
+        return stats
+
+
+class Method:
+    """One callable method of one service object: its options, its signature, and how it is run."""
+
+    __slots__ = ("dedupe", "fn", "is_idempotent", "kind", "name", "raises", "signature", "timeout")
+
+    def __init__(self, name: str, fn: Callable[..., Any], options: RpcOptions) -> None:
+        self.name = name
+        self.fn = fn
+        self.signature = Signature(fn)
+        #: plain, async, stream or async_stream.
+        self.kind = self.signature.kind
+        self.is_idempotent = options.idempotent
+        self.timeout = options.timeout
+        self.raises = options.raises
+        self.dedupe = options.dedupe
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it answers with a stream of chunks."""
+        return self.kind.endswith("stream")
+
+
+def service_name(service: Service | type[Service]) -> str:
+    """The dotted name of a service. Raises ValueError for one that cannot be called."""
+    name = service.name
+    if isinstance(name, Sequence) and not isinstance(name, str):
+        name = ".".join(name)
+    cls = service if isinstance(service, type) else type(service)
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{cls.__name__} has no name: set `name = '...'` in the class")
+    if len(name) > _MAX_NAME or not _SERVICE_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is no service name: dotted parts of letters, digits, '_' and '-', "
+            f"at most {_MAX_NAME} characters"
+        )
+    return name
+
+
+def method_names(cls: type[Service]) -> dict[str, str]:
+    """Name of each callable method -> the attribute that holds it. The nearest class decides; an
+    override without `@rpc` keeps the method callable."""
+    names: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        for attribute, value in vars(base).items():
+            options = getattr(value, _MARK, None)
+            if options is not None:
+                names[options.name or attribute] = attribute
+    return names
+
+
+def _options(cls: type[Service], attribute: str) -> RpcOptions:
+    for base in cls.__mro__:
+        options = getattr(vars(base).get(attribute), _MARK, None)
+        if options is not None:
+            return options  # type: ignore[no-any-return]
+    return RpcOptions()
+
+
+def method_table(service: Service) -> dict[str, Method]:
+    """Every method of a service object that can be called from outside, by name."""
+    cls = type(service)
+    return {
+        name: Method(name, getattr(service, attribute), _options(cls, attribute))
+        for name, attribute in method_names(cls).items()
+    }

@@ -1,0 +1,150 @@
+"""Behaviour 29, and pre-forking: processes that die, come back, or multiply."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fan.errors import Unavailable
+from fan.testing.contracts.callers import Caller
+from fan.testing.contracts.harness import Harness, World
+from fan.testing.contracts.probe import BOUND
+
+Face = Callable[[Any], Caller]
+
+
+class Process:
+    """A server in another process (`fan.testing.contracts.server`)."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "fan.testing.contracts.server", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.instance_id = self.wait_for("ready")
+
+    def wait_for(self, word: str) -> str:
+        """The rest of the next line that begins with `word`."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            first, _, rest = line.strip().partition(" ")
+            if first == word:
+                return rest
+        raise AssertionError(f"the server ended without saying {word!r}")
+
+    def kill(self) -> None:
+        """End it as `kill -9` does, and wait for that."""
+        os.kill(self._process.pid, signal.SIGKILL)
+        self._process.wait(BOUND)
+
+    def close(self) -> None:
+        """Let it stop by itself."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        try:
+            self._process.wait(2 * BOUND)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+class Faults(Harness):
+    """Servers in other processes, on a registry that is a file."""
+
+    @pytest.fixture
+    def start(self, world: World) -> Iterator[Callable[[], Process]]:
+        """Starts a server process."""
+        started: list[Process] = []
+
+        def start() -> Process:
+            process = Process([*self._common(world), *self._made_by()])
+            started.append(process)
+            return process
+
+        yield start
+        for process in started:
+            process.close()
+
+    @pytest.fixture
+    def outside(self, world: World, face: Face) -> Caller:
+        """Calls into the server processes."""
+        return face(world.app(on_file=True)).using(timeout=2 * BOUND)
+
+    def _common(self, world: World) -> list[str]:
+        return [world.registry, world.settings().runtime_dir, self.bind or self.scheme]
+
+    def _made_by(self) -> list[str]:
+        return [self.make] if self.make else []
+
+    def test_a_call_goes_to_another_process(
+        self, start: Callable[[], Process], outside: Caller
+    ) -> None:
+        server = start()
+        assert outside.call("probe.whoami")["instance"] == server.instance_id
+
+    def test_a_server_killed_in_mid_call_is_connection_lost(
+        self, start: Callable[[], Process], outside: Caller
+    ) -> None:
+        server = start()
+        pending = outside.start("probe.hold", "held")
+        server.wait_for("entered")
+        server.kill()
+        with pytest.raises(Unavailable) as info:
+            pending.result()
+        assert (info.value.reason, info.value.executed) == ("connection_lost", "maybe")
+
+    def test_a_killed_server_is_unavailable_until_another_comes(
+        self, start: Callable[[], Process], outside: Caller
+    ) -> None:
+        server = start()
+        assert outside.call("probe.add", 1) == 2
+        server.kill()
+        failure = outside.failure("probe.add", 1)
+        assert isinstance(failure, Unavailable)
+        assert failure.executed == "no"
+        again = start()
+        assert outside.call("probe.whoami")["instance"] == again.instance_id
+
+    def test_an_idempotent_call_goes_on_at_another_instance(
+        self, start: Callable[[], Process], outside: Caller
+    ) -> None:
+        first = start()
+        outside.call("probe.add", 1)
+        pending = outside.start("probe.hold_the_first_attempt")
+        first.wait_for("entered")
+        second = start()
+        first.kill()
+        assert pending.result()["instance"] == second.instance_id
+
+    def test_calls_go_on_while_one_of_two_servers_is_killed(
+        self, start: Callable[[], Process], outside: Caller
+    ) -> None:
+        doomed, staying = start(), start()
+        for _ in range(20):
+            outside.call("probe.whoami")
+        doomed.kill()
+        answers = {outside.call("probe.whoami")["instance"] for _ in range(20)}
+        assert answers == {staying.instance_id}
+
+    def test_a_client_that_forks_keeps_its_answers_apart(
+        self, world: World, start: Callable[[], Process]
+    ) -> None:
+        start()
+        registry, folder, bind = self._common(world)
+        arguments = [registry, folder, bind.partition("=")[0], *self._made_by()]
+        done = subprocess.run(
+            [sys.executable, "-m", "fan.testing.contracts.forking", *arguments],
+            timeout=4 * BOUND,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr

@@ -1,0 +1,1 @@
+"""One file for each tracer; the contract is `base`."""

@@ -1,0 +1,1 @@
+"""One file for each way to carry a request; the contract is `base`."""

@@ -1,0 +1,113 @@
+"""A bounded set of threads for work that blocks: handlers, and calls for asyncio callers."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+
+class Workers:
+    """Runs jobs in at most `limit` daemon threads, started as they are needed.
+
+    concurrent.futures' pool would do, but a process cannot exit while one of its jobs blocks, and
+    its Future adds two locks to a job. Jobs must not raise. A fork starts with no threads."""
+
+    def __init__(self, limit: int, name: str) -> None:
+        self._limit = limit
+        self._name = name
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._free = 0  # idle threads less queued jobs
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else f"{len(self._threads)}/{self._limit} threads"
+        return f"<Workers {self._name} {state}, {self.queued} queued>"
+
+    @property
+    def queued(self) -> int:
+        """Jobs that wait for a thread."""
+        return self._jobs.qsize()
+
+    def run(self, job: Callable[[], None]) -> None:
+        """Run `job` in a thread as soon as one is free. Raises RuntimeError once closed."""
+        if self._pid != os.getpid():
+            self._reset()
+        with self._lock:
+            if self._is_closed:
+                raise RuntimeError(f"{self._name} is closed")
+            self._free -= 1
+            if self._free < 0 and len(self._threads) < self._limit:
+                self._free += 1
+                name = f"{self._name}-{len(self._threads)}"
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            self._jobs.put(job)
+
+    def _work(self) -> None:
+        jobs = self._jobs
+        while (job := jobs.get()) is not None:
+            job()
+            del job  # else the last job's request and reply live until the next
+            with self._lock:
+                self._free += 1
+
+    def close(self, timeout: float = 0.0) -> None:
+        """End the threads, waiting at most `timeout` seconds for the jobs that run. Twice does no
+        harm."""
+        if self._pid != os.getpid():
+            self._reset()
+        with self._lock:
+            self._is_closed = True
+            for _ in self._threads:
+                self._jobs.put(None)
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+
+class Post(Protocol):
+    """Where work in a thread leaves its outcome, then or later, from any thread."""
+
+    def __call__(self, result: Any, exc: BaseException | None = None) -> None: ...
+
+
+async def from_thread(workers: Workers, work: Callable[[Post], None]) -> Any:
+    """What `work`, run in a thread, posts. It may return before that: no thread is held then."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    posted: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, exc: BaseException | None) -> None:
+        if posted.done():
+            return
+        if exc is None:
+            posted.set_result(result)
+        else:
+            posted.set_exception(exc)
+
+    def post(result: Any, exc: BaseException | None = None) -> None:
+        with suppress(RuntimeError):  # the loop has ended: nobody waits
+            loop.call_soon_threadsafe(settle, result, exc)
+
+    def job() -> None:
+        try:
+            work(post)
+        except BaseException as exc:
+            post(None, exc)
+
+    workers.run(job)
+    return await posted

@@ -1,0 +1,1 @@
+"""The program `fan`: argument -> one library call -> rendering. The library is `fan`."""

@@ -1,0 +1,195 @@
+"""`fan demo`: a greeter in two versions to play with, and a tour that shows what `fan` can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from fancli.group import command
+from fancli.options import Common, common
+
+if TYPE_CHECKING:
+    from fancli.output import Output
+    from fancli.processes import Child, Signals
+
+#: The module of each version, the first of which gets the route.
+VERSIONS = {"1.0.0": "fan.demo.v1", "2.0.0": "fan.demo.v2"}
+
+#: Over what both are served; the port is a free one.
+TRANSPORTS = ("--transport", "ipc", "--transport", "http=127.0.0.1:0")
+
+
+class Step(NamedTuple):
+    """One command of the tour, the exit status that it has, and a word on what it shows."""
+
+    line: str
+    about: str
+    status: int = 0
+
+
+TOUR = (
+    Step("fan call greeter.hello name=Ada", "a call goes to the version that has the route"),
+    Step("fan call greeter.hello name=Ada -t http", "the same over http"),
+    Step("fan call greeter.hello@2 name=Ada -t ipc", "another version, over a unix socket"),
+    Step("fan call greeter.add a=2 b:=3", "items become what the method's types say"),
+    Step("fan call greeter.echo 'tags[]=x' n:=1.5 who[name]=Ada", "nested arguments"),
+    Step("fan call greeter.count n=3", "a stream prints a line for each item"),
+    Step("fan call greeter.whoami -H 'X-Team: blue' -B user=7", "headers and baggage arrive"),
+    Step("fan call greeter.boom", "a failure is one line and an exit status", 5),
+    Step("fan call greeter.add a=two b=3", "a wrong argument never reaches the handler", 4),
+    Step("fan discover list --headers", "what is registered"),
+    Step("fan discover describe greeter.hello", "what a method takes and gives"),
+)
+
+
+@command(
+    "demo",
+    short_help="Run example services, or take a tour.",
+    examples=("fan demo", "fan demo --tour", "fan call greeter.hello name=Ada"),
+)
+@click.option("--tour", is_flag=True, help="Run commands against a private demo, and end.")
+@common
+def demo(picked: Common, *, tour: bool) -> int:
+    """Serve `greeter` in the versions 1.0.0 and 2.0.0, each in a process of its own, over ipc and
+    http, in the configured registry. `ready` on stdout says that both are registered; Ctrl-C ends
+    it.
+
+    With --tour the registry is a private, temporary one, and a few commands are run and shown.
+    """
+    from fancli.processes import Signals, variables_of
+
+    if tour:
+        return _tour(picked)
+    _refuse_private_registry(picked)
+    vars = variables_of(picked)
+    with Signals() as signals:
+        return _serve(vars, signals, picked.out)
+
+
+def _serve(vars: Mapping[str, str], signals: Signals, out: Output) -> int:
+    from select import select
+
+    from fancli.processes import all_stopped
+
+    children: list[Child] = []
+    with all_stopped(children):
+        if not _start(children, vars, signals):
+            return signals.status
+        out.text("ready")
+        out.note("ready: try `fan call greeter.hello name=Ada` elsewhere; Ctrl-C ends this")
+        fds = [signals.fileno(), *(child.fileno() for child in children)]
+        found, _, _ = select(fds, [], [])
+        if signals.fileno() in found:
+            return signals.status
+        dead = next(child for child in children if child.fileno() in found)
+        raise _failed(dead, "ended")
+
+
+def _start(
+    children: list[Child],
+    vars: Mapping[str, str],
+    signals: Signals,
+    *options: str,
+    cwd: str | None = None,
+) -> bool:
+    """Start the versions one after the other, so that the first is the first to register. False
+    when a signal came first."""
+    from fancli.processes import Child, wait_for
+
+    for version, module in VERSIONS.items():
+        args = ("serve", *TRANSPORTS, *options, "--", module)
+        child = Child(args, name=f"greeter {version}", vars=vars, cwd=cwd)
+        children.append(child)
+        is_ready = wait_for(child, signals)
+        if is_ready is None:
+            return False
+        if not is_ready:
+            raise _failed(child, "could not start")
+    return True
+
+
+def _failed(child: Child, what: str) -> Exception:
+    from fan import Unknown
+
+    return Unknown(
+        f"{child.name} {what} (exit {child.stop()})", reason="child_failed", executed="no"
+    )
+
+
+def _refuse_private_registry(picked: Common) -> None:
+    from fancli.params import Usage
+
+    url = picked.load().settings.registry
+    if url.startswith("memory:"):
+        raise Usage(f"--registry {url}: the demo's processes cannot share it", "sqlite:PATH")
+
+
+def _tour(picked: Common) -> int:
+    """Run each command of the tour for real, and print it with what it said."""
+    from shutil import rmtree
+
+    from fancli.processes import Signals, all_stopped
+
+    folder = _private_folder()
+    children: list[Child] = []
+    try:
+        vars = private_variables(picked.env.vars, folder)
+        with Signals() as signals, all_stopped(children):
+            if not _start(children, vars, signals, "-q", cwd=folder):
+                return signals.status
+            for step in TOUR:
+                _show(step, vars, folder, picked.out)
+                if signals.seen:
+                    return signals.status
+        return 0
+    finally:
+        rmtree(folder, ignore_errors=True)
+
+
+def _private_folder() -> str:
+    from tempfile import gettempdir, mkdtemp
+
+    # A socket's path has at most 107 bytes, and some temporary folders use up most of them.
+    return mkdtemp(prefix="fan-tour-", dir="/tmp" if len(gettempdir()) > 60 else None)
+
+
+def private_variables(vars: Mapping[str, str], folder: str) -> dict[str, str]:
+    """`vars` without our settings, and with all that `fan` keeps put into `folder`."""
+    import os
+
+    private = {name: value for name, value in vars.items() if not name.startswith("FAN_")}
+    for name in ("CONFIG_HOME", "DATA_HOME", "STATE_HOME", "CACHE_HOME", "RUNTIME_DIR"):
+        private[f"XDG_{name}"] = path = os.path.join(folder, name.lower())
+        os.mkdir(path, 0o700)
+    private["FAN_REGISTRY"] = f"sqlite:{os.path.join(folder, 'registry.db')}"
+    return private
+
+
+def _show(step: Step, vars: Mapping[str, str], folder: str, out: Output) -> None:
+    """One command and its output. Raises Unknown when it ends as it should not."""
+    import shlex
+    import subprocess
+
+    from fan import Unknown
+    from fancli.processes import fan_command, fan_environment
+
+    out.text(f"# {step.about}\n$ {step.line}")
+    ran = subprocess.run(
+        [*fan_command(), *shlex.split(step.line)[1:]],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=fan_environment(vars),
+        cwd=folder,
+        check=False,
+    )
+    out.write(ran.stdout)
+    out.text(f"[exit {ran.returncode}]\n" if ran.returncode else "")
+    if ran.returncode != step.status:
+        raise Unknown(
+            f"`{step.line}` ended with {ran.returncode}, not {step.status}",
+            reason="tour_failed",
+            executed="no",
+        )

@@ -1,0 +1,249 @@
+"""Completion: what may stand next, and how it is told to bash, zsh and fish.
+
+Silent on every error, and it waits at most `PATIENCE` for a registry: a TAB is no place to wait.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from fancli import scripts
+
+if TYPE_CHECKING:
+    import click
+    from click.shell_completion import CompletionItem
+
+    from fan import MethodInfo, ServiceInfo
+    from fancli.env import Environment
+
+#: Seconds.
+PATIENCE = 0.15
+
+
+def answer(instruction: str, env: Environment) -> int:
+    """What a completion script asks for: `_FAN_COMPLETE=bash_complete`; answers on stdout, status 0
+    whatever happens."""
+    from fancli.group import root_group
+    from fancli.output import Output
+
+    shell, _, what = instruction.partition("_")
+    if what != "complete" or shell not in scripts.SCRIPTS:
+        return 0
+    try:
+        args, word, typed = words_of(shell, env)
+        found = candidates(root_group(), env, args, word)
+        text = "\n".join(told(shell, item, typed) for item in found)
+        if text:
+            Output(env).text(text)
+    except Exception:  # a broken plug-in or registry must not litter the prompt
+        if env.is_debug:
+            raise
+    return 0
+
+
+def candidates(
+    root: click.Command, env: Environment, args: list[str], word: str
+) -> list[CompletionItem[str]]:
+    """What may stand in the place of `word`, behind `args`."""
+    from click.shell_completion import ShellComplete
+
+    return ShellComplete(root, {"obj": env}, "fan", "_FAN_COMPLETE").get_completions(args, word)
+
+
+def words_of(shell: str, env: Environment) -> tuple[list[str], str, str]:
+    """The complete words behind `fan`, the one being typed, and that part of it which the shell
+    keeps on the line by itself: bash cuts words at COMP_WORDBREAKS, so at = and :, and replaces
+    only what comes after the last of them; an @ or $ that cuts is replaced, too (readline's
+    `rl_special_prefixes`)."""
+    from click.shell_completion import split_arg_string
+
+    if shell == "bash":
+        line = env.vars["COMP_LINE"][: int(env.vars["COMP_POINT"])]
+        words = split_arg_string(line)
+        if not line or line[-1].isspace():
+            words.append("")
+        word = words[-1]
+        marks = env.vars.get("COMP_WORDBREAKS", "=:")
+        cut = max((word.rfind(mark) for mark in marks if mark.strip()), default=-1)
+        is_kept = cut >= 0 and word[cut] not in "@$"
+        return words[1:-1], word, word[: cut + is_kept] if cut >= 0 else ""
+    words = split_arg_string(env.vars["COMP_WORDS"])
+    if shell == "zsh":
+        here = int(env.vars["COMP_CWORD"])
+        return words[1:here], words[here] if here < len(words) else "", ""
+    word = "".join(split_arg_string(env.vars["COMP_CWORD"])[:1])
+    if word and words and words[-1] == word:
+        words.pop()
+    return words[1:], word, ""
+
+
+def told(shell: str, item: CompletionItem[str], typed: str) -> str:
+    """One answer in the form that the shell's script reads. The type `part` wants no space
+    behind."""
+    value = item.value.removeprefix(typed) if typed else item.value
+    if shell == "bash":
+        return f"{item.type}\t{value}"
+    if shell == "fish":
+        return f"{value}\t{item.help}" if item.help else value
+    help = (item.help or "_").partition("\n")[0]
+    return f"{item.type}\n{value}\n{help}"
+
+
+# --- what there is to complete ---
+
+
+def complete_target(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Services up to the dot, then methods, then versions behind the @."""
+    services = registered(ctx)
+    name, at, want = incomplete.partition("@")
+    if at:
+        info = services.get(name.rpartition(".")[0])
+        versions = list(info.interfaces) if info is not None else []
+        return [_item(f"{name}@{v}") for v in versions if v.startswith(want)]
+    found = [
+        _item(f"{service}.", "part")
+        for service in services
+        if service.startswith(incomplete) or f"{service}.".startswith(incomplete)
+    ]
+    found = [item for item in found if item.value != incomplete]
+    for service, info in services.items():
+        if incomplete.startswith(f"{service}."):
+            prefix = incomplete[len(service) + 1 :]
+            for method in _methods(info):
+                if method.name.startswith(prefix):
+                    found.append(_item(f"{service}.{method.name}", help=_first_line(method.doc)))
+    return found
+
+
+def complete_service(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Services."""
+    return [_item(name) for name in registered(ctx) if name.startswith(incomplete)]
+
+
+def complete_item(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Parameters as `name=`, and behind the = the values of an enumeration or a boolean."""
+    target = str(ctx.params.get("target") or "").partition("@")[0]
+    service, _, name = target.replace("::", ".").replace("/", ".").rpartition(".")
+    info = registered(ctx).get(service)
+    method = next((m for m in _methods(info) if m.name == name), None) if info else None
+    if method is None:
+        return []
+    key, equals, text = incomplete.partition("=")
+    params = {p.name: p for p in method.params if not p.kind.startswith("var_")}
+    if equals:
+        schema = params[key].schema if key in params else {}
+        booleans = ["true", "false"] if schema.get("type") == "boolean" else []
+        values = schema.get("enum") or booleans
+        return [_item(f"{key}={v}") for v in values if str(v).startswith(text)]
+    used = {str(item).partition("=")[0].rstrip(":") for item in ctx.params.get("items") or ()}
+    return [
+        _item(f"{name}=", "part", _kind(p.schema))
+        for name, p in params.items()
+        if name.startswith(key) and name not in used
+    ]
+
+
+def complete_transport(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Transports."""
+    from fan import plugins
+
+    return [_item(n) for n in ("auto", *plugins.TRANSPORTS) if n.startswith(incomplete)]
+
+
+def complete_instance(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Instances of the target's service."""
+    target = str(ctx.params.get("target") or "").partition("@")[0]
+    info = registered(ctx).get(target.rpartition(".")[0])
+    ids = [instance.id for instance in info.instances] if info else []
+    return [_item(each) for each in ids if each.startswith(incomplete)]
+
+
+def complete_topic(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Topics and commands; behind `error` the codes, behind a group its commands."""
+    import click
+
+    from fancli import topics
+
+    words = ctx.params.get("words") or ()
+    if words[:1] == ("error",):
+        return [
+            _item(c) for c in topics.error_codes() if len(words) == 1 and c.startswith(incomplete)
+        ]
+    here = ctx.find_root().command
+    for word in words:
+        found = here.get_command(ctx, word) if isinstance(here, click.Group) else None
+        if found is None:
+            return []
+        here = found
+    known = here.list_commands(ctx) if isinstance(here, click.Group) else []
+    known = known if words else [*topics.TOPICS, "error", *known]
+    return [_item(name) for name in dict.fromkeys(known) if name.startswith(incomplete)]
+
+
+def registered(ctx: click.Context) -> dict[str, ServiceInfo]:
+    """The services of the registry in force, by name; none when it does not answer in time."""
+    import signal
+    import time
+    from types import FrameType
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    try:
+        return _registered(ctx, time.monotonic() + PATIENCE)
+    except Exception:  # noqa: BLE001  whatever a store may raise
+        return {}
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _registered(ctx: click.Context, deadline: float) -> dict[str, ServiceInfo]:
+    from fan import Discovery, load_settings, plugins
+
+    flags = {name: ctx.params.get(name) for name in ("namespace", "registry")}
+    env: Environment = ctx.obj
+    profile = ctx.params.get("profile") or ""
+    settings = load_settings(flags, env=env.vars, profile=profile).settings
+    scheme, _, path = settings.registry_url.partition(":")
+    if scheme == "sqlite" and not os.path.exists(path):
+        return {}  # a TAB creates no registry
+    # An App would do, for twice the imports: a TAB is felt.
+    with plugins.open_store(settings.registry_url, settings.namespace, settings) as store:
+        found = Discovery(lambda: store, live=False)
+        return {info.name: info for info in found.services(deadline)}
+
+
+def _methods(info: ServiceInfo) -> tuple[MethodInfo, ...]:
+    interface = info.interface_for("")
+    return interface.methods if interface is not None else ()
+
+
+def _item(value: str, type: str = "plain", help: str = "") -> CompletionItem[Any]:
+    from click.shell_completion import CompletionItem
+
+    return CompletionItem(value, type=type, help=help or None)
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    said = schema.get("type", "")
+    return said if isinstance(said, str) else ""
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]

@@ -1,0 +1,259 @@
+"""The tree of commands: a lazy table, help with examples, and options that may stand anywhere.
+
+A plug-in or another file adds a command by a row in `COMMANDS`; nothing is imported until it is
+run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from fancli.exits import Exit
+from fancli.params import BareGroup, Usage, did_you_mean
+
+if TYPE_CHECKING:
+    from fancli.env import Environment
+
+
+class Row(NamedTuple):
+    """One command: where its click command is, `module:attribute`, and a line for the list."""
+
+    path: str
+    short: str
+
+
+#: In the order of the help.
+COMMANDS: dict[str, Row] = {
+    "call": Row("fancli.commands.call:call", "Call a method and print its result."),
+    "push": Row("fancli.commands.push:push", "Send a message without waiting for the work."),
+    "discover": Row("fancli.commands.discover:discover", "See services, methods and instances."),
+    "serve": Row("fancli.commands.serve:serve", "Run your services."),
+    "demo": Row("fancli.commands.demo:demo", "Run example services, or take a tour."),
+    "settings": Row("fancli.commands.settings:settings", "See what is set, and where."),
+    "plugins": Row("fancli.commands.plugins:plugins", "List transports and stores."),
+    "completion": Row("fancli.commands.completion:completion", "Print a completion script."),
+    "help": Row("fancli.commands.help:help_", "Explain a topic: payload, exit-codes, env, ..."),
+}
+
+#: Options that every command takes -> how many values follow. They may also stand before the
+#: command.
+COMMON: dict[str, int] = {
+    "-n": 1, "--namespace": 1, "--registry": 1, "--profile": 1, "--timeout": 1, "--color": 1,
+    "--json": 0, "-q": 0, "--quiet": 0, "-v": 0, "-vv": 0, "-vvv": 0, "--verbose": 0,
+    "--show-secrets": 0,
+}  # fmt: skip
+
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+
+
+def dispatch(args: list[str], env: Environment) -> int:
+    """Run the command line. Raises what the command raises, click's usage errors among it."""
+    env.is_json = wants_json(args)
+    check_text(args)
+    root = root_group()
+    try:
+        with root.make_context("fan", args, obj=env) as ctx:
+            status = root.invoke(ctx)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    return status if isinstance(status, int) else Exit.OK
+
+
+def check_text(args: list[str]) -> None:
+    """Refuse what is no text: bytes of the command line that are not UTF-8. Raises Usage."""
+    for arg in args:
+        try:
+            arg.encode()
+        except UnicodeEncodeError:
+            raise Usage(f"{arg!a} is not UTF-8") from None
+
+
+def wants_json(args: list[str]) -> bool:
+    """Whether a mistake in the command line itself is to be reported as JSON too."""
+    end = args.index("--") if "--" in args else len(args)
+    return "--json" in args[:end]
+
+
+class Command(click.Command):
+    """A command whose help ends in `Examples`: one command line each, as they would be typed."""
+
+    def __init__(self, *args: Any, examples: tuple[str, ...] = (), **attrs: Any) -> None:
+        attrs["context_settings"] = CONTEXT | (attrs.get("context_settings") or {})
+        super().__init__(*args, **attrs)
+        self.examples = examples
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing and args and self._awaits_value(args[-1]):
+            # A TAB behind `--instance`: with it, click would give up, and forget the target.
+            args = args[:-1]
+        return super().parse_args(ctx, args)
+
+    def _awaits_value(self, arg: str) -> bool:
+        return any(
+            isinstance(param, click.Option) and arg in param.opts and not param.is_flag
+            for param in self.params
+        )
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        write_examples(self.examples, formatter)
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        return quiet_help(super().get_help_option(ctx))
+
+
+class Group(click.Group):
+    """A group that finds its commands in a table and imports one when it is run."""
+
+    def __init__(
+        self,
+        *args: Any,
+        table: Mapping[str, Row] | None = None,
+        examples: tuple[str, ...] = (),
+        **attrs: Any,
+    ) -> None:
+        attrs["context_settings"] = CONTEXT | (attrs.get("context_settings") or {})
+        attrs.setdefault("no_args_is_help", False)
+        super().__init__(*args, **attrs)
+        self.table = table or {}
+        self.examples = examples
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self.table, *self.commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        row = self.table.get(cmd_name)
+        return load(row.path) if row else super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        command = self.get_command(ctx, args[0])
+        if command is None and not ctx.resilient_parsing:
+            near = did_you_mean(args[0], self.list_commands(ctx))
+            raise Usage(f"no such command: {args[0]}", near, ctx)
+        return args[0] if command else None, command, args[1:]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        moved = hoist(args)
+        if not moved and not ctx.resilient_parsing:
+            raise BareGroup("a command is needed", ctx)
+        return super().parse_args(ctx, moved)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, row.short) for name, row in self.table.items()]
+        for name, command in self.commands.items():
+            rows.append((name, command.get_short_help_str(limit=60)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        write_examples(self.examples, formatter)
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        return quiet_help(super().get_help_option(ctx))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        # click's own would import every command for its one-line help.
+        from click.shell_completion import CompletionItem
+
+        names = [(name, row.short) for name, row in self.table.items()]
+        names += [(name, c.get_short_help_str()) for name, c in self.commands.items()]
+        found = [CompletionItem(n, help=h) for n, h in names if n.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
+
+def load(path: str) -> click.Command:
+    """The click command at `module:attribute`."""
+    from importlib import import_module
+
+    module, _, attribute = path.partition(":")
+    command: click.Command = getattr(import_module(module), attribute)
+    return command
+
+
+def hoist(args: list[str]) -> list[str]:
+    """Move common options from before a command's name to behind it: `--json call x` is
+    `call --json x`. Options alone are nothing to run: an empty list."""
+    moved: list[str] = []
+    here = 0
+    while here < len(args) and args[here].startswith("-"):
+        name, has_value, _ = args[here].partition("=")
+        if name not in COMMON:
+            return args
+        step = 1 if has_value or not COMMON[name] else 2
+        moved += args[here : here + step]
+        here += step
+    if here >= len(args):
+        return []
+    return [args[here], *moved, *args[here + 1 :]]
+
+
+def quiet_help(option: click.Option | None) -> click.Option | None:
+    """Print help through `Output`, so that a full disk or a closed pipe is noticed as
+    everywhere."""
+    if option is not None:
+        option.callback = _print_help
+        option.help = "Show this message."
+    return option
+
+
+def _print_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from fancli.output import Output
+
+        Output(ctx.obj).text(ctx.get_help())
+        ctx.exit()
+
+
+def write_examples(examples: tuple[str, ...], formatter: click.HelpFormatter) -> None:
+    """The heading that every help has."""
+    if examples:
+        with formatter.section("Examples"):
+            for line in examples:
+                formatter.write(f"{' ' * formatter.current_indent}{line}\n")
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from fan import __version__
+        from fancli.output import Output
+
+        Output(ctx.obj).text(f"fan {__version__}")
+        ctx.exit()
+
+
+def root_group() -> Group:
+    """`fan` itself."""
+    return Group(
+        "fan",
+        table=COMMANDS,
+        help="Call, see and run services.",
+        params=[
+            click.Option(
+                ["--version"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_print_version,
+                help="Show the version.",
+            )
+        ],
+        examples=(
+            "fan demo --tour",
+            "fan call greeter.hello name=Ada",
+            "fan discover list",
+            "fan help exit-codes",
+        ),
+    )
+
+
+def command(
+    name: str, *, examples: tuple[str, ...], **attrs: Any
+) -> Callable[[Callable[..., Any]], Command]:
+    """`click.command` for a documented command; a new one cannot forget its examples."""
+    return click.command(name, cls=Command, examples=examples, **attrs)

@@ -1,0 +1,114 @@
+"""The way in and the way out: runs one command and turns whatever happens into an exit status.
+
+Nothing heavy is imported up here: a Ctrl-C during start-up must meet `main`'s own `except`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from fancli.env import Environment
+from fancli.exits import Exit
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived. A BaseException, as KeyboardInterrupt is, so that `finally` runs."""
+
+
+def run() -> NoReturn:
+    """The console script."""
+    status = main()
+    # What is left at this point is interpreter teardown, several milliseconds of it, in which a
+    # late Ctrl-C prints a traceback. Everything of ours is closed and flushed by now.
+    if threads_are_done():
+        os._exit(status)
+    sys.exit(status)
+
+
+def threads_are_done() -> bool:
+    """Whether nothing but this thread would keep the process alive."""
+    threading = sys.modules.get("threading")
+    return threading is None or all(
+        thread.daemon or thread is threading.main_thread() for thread in threading.enumerate()
+    )
+
+
+def main(args: Sequence[str] | None = None, env: Environment | None = None) -> int:
+    """Run the command line `args` (default: the process's) and return the exit status."""
+    env = env or Environment.of_process()
+    args = text_of(sys.argv[1:]) if args is None else list(args)
+    try:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+        # A child of `&` in a script starts with SIGINT ignored. Who sends it all the same means it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return _run(args, env)
+    except KeyboardInterrupt:
+        return _interrupted(env, "interrupted", Exit.INTERRUPTED)
+    except Terminated:
+        return _interrupted(env, "terminated", Exit.TERMINATED)
+
+
+def text_of(args: Sequence[str]) -> list[str]:
+    """The command line as UTF-8, whatever the locale says that it is."""
+    if sys.getfilesystemencoding() == "utf-8":
+        return list(args)
+    return [os.fsencode(arg).decode("utf-8", "surrogateescape") for arg in args]
+
+
+def _run(args: list[str], env: Environment) -> int:
+    instruction = env.vars.get("_FAN_COMPLETE", "")
+    if instruction:
+        from fancli.complete import answer
+
+        return answer(instruction, env)
+    from fancli.group import dispatch
+    from fancli.output import Output, StdoutClosed, StdoutFailed
+
+    out = Output(env)
+    try:
+        return dispatch(args, env)
+    except StdoutClosed:
+        return _abandon(env, Exit.CLOSED_PIPE)
+    except StdoutFailed as exc:
+        out.warn(f"cannot write to stdout: {exc}", is_error=True)
+        return _abandon(env, Exit.BUG)
+    except Exception as exc:  # noqa: BLE001  the last resort: one line instead of a traceback
+        if env.is_debug:
+            import traceback
+
+            out.talk("".join(traceback.format_exception(exc)).rstrip())
+        try:
+            return out.fail(exc)
+        except (StdoutClosed, StdoutFailed):
+            return _abandon(env, Exit.CLOSED_PIPE)
+
+
+def _interrupted(env: Environment, reason: str, status: Exit) -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if env.is_json:
+        from fancli.output import Output, StdoutClosed, StdoutFailed
+
+        try:
+            Output(env).fail_json("cancelled", reason, reason, status)
+        except (StdoutClosed, StdoutFailed):
+            return _abandon(env, status)
+    return status
+
+
+def _abandon(env: Environment, status: Exit) -> int:
+    """Point stdout at nothing, so that the interpreter's own flush at the end cannot fail again."""
+    if env.stdout is not None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, env.stdout.fileno())
+        os.close(null)
+    return status
+
+
+def _on_sigterm(signum: int, frame: FrameType | None) -> None:
+    raise Terminated

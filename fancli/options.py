@@ -1,0 +1,174 @@
+"""The options that every command takes, and what they come to: settings, an App, an Output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from fancli.env import Environment
+from fancli.output import Format, Output
+from fancli.params import Duration, Usage, check_registry
+
+if TYPE_CHECKING:
+    from fan import App, Loaded
+
+
+class Common:
+    """The common options of one run."""
+
+    def __init__(
+        self,
+        env: Environment,
+        *,
+        namespace: str | None,
+        registry: str | None,
+        profile: str,
+        timeout: float | None,
+        verbose: int,
+    ) -> None:
+        self.env = env
+        self.out = Output(env)
+        #: Seconds, None where the flag was not given: then the method's or the settings' counts.
+        self.timeout = timeout
+        self.verbose = verbose
+        self._profile = profile
+        self._flags = {"namespace": namespace, "registry": registry, "timeout": timeout}
+
+    def load(self, more: dict[str, Any] | None = None) -> Loaded:
+        """The settings and their origins, with `more` flags than the common ones. Raises FanError
+        for what cannot be understood."""
+        from fan import load_settings
+
+        flags = {**self._flags, **(more or {})}
+        return load_settings(flags, env=self.env.vars, profile=self._profile)
+
+    def app(self, **how: Any) -> App:
+        """An App for one command: nothing is watched, every look-up reads the registry."""
+        from fan import App
+
+        return App(settings=self.load().settings, live=False, name="fan", **how)
+
+
+def common(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the common options; its first parameter is their `Common`."""
+
+    @wraps(f)
+    def run(
+        namespace: str | None,
+        registry: str | None,
+        profile: str,
+        timeout: float | None,
+        verbose: int,
+        **options: Any,
+    ) -> Any:
+        env = click.get_current_context().obj
+        if registry is not None:
+            check_registry(registry)
+        picked = Common(
+            env,
+            namespace=namespace,
+            registry=registry,
+            profile=profile,
+            timeout=timeout,
+            verbose=verbose,
+        )
+        return f(picked, **options)
+
+    return add_options(_COMMON)(run)
+
+
+def add_options(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Callable[..., Any]]:
+    """Several option decorators as one; help shows them in this order."""
+
+    def decorate(f: Any) -> Callable[..., Any]:
+        for option in reversed(options):
+            f = option(f)
+        return cast("Callable[..., Any]", f)
+
+    return decorate
+
+
+def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """A callback that stores an option in the Environment, where failures see it too."""
+
+    def store(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        if isinstance(ctx.obj, Environment) and value:
+            setattr(ctx.obj, name, value)
+        return value
+
+    return store
+
+
+_COMMON: tuple[Callable[[Any], Any], ...] = (
+    click.option("-n", "--namespace", metavar="NAME", help="Registry namespace."),
+    click.option("--registry", metavar="URL", help="sqlite:PATH, memory:"),
+    click.option("--profile", metavar="NAME", default="", help="Profile of the settings."),
+    click.option(
+        "--timeout", type=Duration(), metavar="DUR", help="Whole budget: 300ms, 5s, 2m. [5s]"
+    ),
+    click.option(
+        "--json",
+        "is_json",
+        is_flag=True,
+        expose_value=False,
+        callback=_set("is_json"),
+        help="One JSON object, failures too.",
+    ),
+    click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=_set("is_quiet"),
+        help="No warnings, no hints.",
+    ),
+    click.option(
+        "-v",
+        "--verbose",
+        count=True,
+        help="Route and meta on stderr; -vv bodies; -vvv the envelope.",
+    ),
+    click.option(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        expose_value=False,
+        callback=_set("color_mode"),
+        help="When to use colour.",
+    ),
+    click.option(
+        "--show-secrets",
+        is_flag=True,
+        expose_value=False,
+        callback=_set("show_secrets"),
+        help="Do not mask secrets in echoes.",
+    ),
+)
+
+
+def listing(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of a command that prints a list; its `render` says how: (format, wants_head)."""
+
+    @wraps(f)
+    def run(picked: Common, format: Format | None, headers: bool, **options: Any) -> Any:
+        if format is not None and picked.env.is_json and format != "json":
+            raise Usage(f"--json and --format {format}", "one of them")
+        render: tuple[Format, bool] = (
+            format or ("json" if picked.env.is_json else "table"),
+            headers,
+        )
+        return f(picked, render=render, **options)
+
+    return add_options(
+        (
+            click.option(
+                "--format",
+                type=click.Choice(["table", "json", "yaml", "name"]),
+                help="How to print the list. [table]",
+            ),
+            click.option("--headers", is_flag=True, help="A head line when piped, too."),
+        )
+    )(run)

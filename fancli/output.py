@@ -1,0 +1,294 @@
+"""The only file that prints. stdout is the result, stderr is talk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO
+
+from fancli.exits import Exit, exit_of
+from fancli.mask import mask_url
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from fan import FanError
+    from fancli.env import Environment
+
+Format = Literal["table", "json", "yaml", "name"]
+
+#: Colours of words in tables: legible on light and dark backgrounds.
+_STYLES = {"up": "green", "ok": "green", "starting": "yellow", "draining": "yellow", "down": "red"}
+
+#: A table this many times as wide as the terminal is printed as blocks, a line for each column.
+_CROWDED = 1.5
+
+
+class StdoutClosed(Exception):
+    """The reader of stdout went away (`| head -1`)."""
+
+
+class StdoutFailed(Exception):
+    """stdout cannot be written: a full disk, or closed by the shell."""
+
+
+class Output:
+    """Results, tables, warnings and failures on the streams of one Environment."""
+
+    def __init__(self, env: Environment) -> None:
+        self.env = env
+
+    # --- stdout ---
+
+    def write(self, data: bytes) -> None:
+        """Bytes as they are, flushed. Raises StdoutClosed, StdoutFailed."""
+        stream = self.env.stdout
+        if stream is None:
+            raise StdoutFailed("it is closed")
+        try:
+            _write(stream, data)
+        except BrokenPipeError as exc:
+            raise StdoutClosed from exc
+        except (OSError, ValueError) as exc:
+            raise StdoutFailed(getattr(exc, "strerror", None) or str(exc)) from exc
+
+    def text(self, text: str) -> None:
+        """A line, or several. Piped it is UTF-8; a terminal gets what it can show."""
+        line = f"{text}\n"
+        encoding = (getattr(self.env.stdout, "encoding", None) or "utf-8").lower()
+        if self.env.stdout_is_tty and encoding not in ("utf-8", "utf8"):
+            self.write(line.encode(encoding, "backslashreplace"))
+        else:
+            self.write(line.encode("utf-8", "surrogateescape"))
+
+    def json(self, body: bytes) -> None:
+        """A JSON document: on a terminal indented and coloured, else in one line."""
+        import msgspec
+
+        if self.env.stdout_is_tty:
+            pretty = msgspec.json.format(body, indent=2).decode()
+            self.text(self._highlight(pretty) if self.env.wants_color(self.env.stdout) else pretty)
+        else:
+            self.text(msgspec.json.format(body, indent=-1).decode())
+
+    def object(self, value: Any) -> None:
+        """A value as a JSON document."""
+        from fancli.render import to_json
+
+        self.json(to_json(value))
+
+    def line(self, value: Any) -> None:
+        """A value as one line of NDJSON, on a terminal too."""
+        from fancli.render import to_json
+
+        self.text(to_json(value).decode())
+
+    def rows(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        columns: Sequence[str],
+        format: Format = "table",
+        *,
+        wants_head: bool = False,
+    ) -> None:
+        """A list: aligned with a head on a terminal, else separated by tabs; or as `format` says.
+        Columns are keys of the rows; `name` prints the first, each value once."""
+        from fancli import render
+
+        if format == "json":
+            for row in rows:
+                self.line(row)
+        elif not rows:
+            return
+        elif format == "yaml":
+            self.text(render.to_yaml(list(rows)))
+        elif format == "name":
+            self.text("\n".join(dict.fromkeys(render.cell(row[columns[0]]) for row in rows)))
+        elif self.env.stdout_is_tty:
+            natural = sum(
+                2 + max(len(name), *(len(render.cell(row.get(name))) for row in rows))
+                for name in columns
+            )
+            is_wide = natural > _CROWDED * self.env.width
+            self.text(render.blocks(rows, columns) if is_wide else self._table(rows, columns))
+        else:
+            self.text(render.tab_separated(rows, columns, wants_head))
+
+    # --- stderr ---
+
+    def talk(self, text: str) -> None:
+        """A line for the person. A stderr that is gone is nobody's failure."""
+        if self.env.stderr is None:
+            return
+        try:
+            _write(self.env.stderr, f"{text}\n".encode("utf-8", "surrogateescape"))
+        except (OSError, ValueError):
+            self.env.stderr = None
+
+    def note(self, text: str) -> None:
+        """Talk that -q silences."""
+        if not self.env.is_quiet:
+            self.talk(text)
+
+    def warn(self, text: str, *, is_error: bool = False) -> None:
+        """`fan: text`; a warning unless it is the reason for a failure."""
+        if is_error or not self.env.is_quiet:
+            mark = "fan:"
+            if self.env.wants_color(self.env.stderr):
+                mark = f"\x1b[{'1;31' if is_error else '1;33'}m{mark}\x1b[0m"
+            self.talk(f"{mark} {text}")
+
+    def hint(self, text: str) -> None:
+        """The line that says what to do."""
+        if text:
+            self.note(f"hint: {text}")
+
+    # --- failures ---
+
+    def fail(self, exc: BaseException) -> Exit:
+        """Report a failure, in one line or as JSON, and say with which status to exit."""
+        import click
+
+        from fan import FanError
+
+        if isinstance(exc, FanError):
+            return self._fan_error(exc)
+        if isinstance(exc, click.ClickException):
+            return self._usage(exc)
+        from fancli.render import clean
+
+        text = clean(f"{type(exc).__name__}: {exc}")
+        if self.env.is_json:
+            return self.fail_json("internal", "bug", text, Exit.BUG, executed="maybe")
+        self.warn(f"bug: {text}", is_error=True)
+        self.hint("FAN_DEBUG=1 shows where")
+        return Exit.BUG
+
+    def fail_json(
+        self,
+        code: str,
+        reason: str,
+        message: str,
+        status: Exit,
+        *,
+        executed: Literal["no", "maybe"] = "maybe",
+    ) -> Exit:
+        """Report a failure that is no FanError as the object that `--json` promises."""
+        from fancli.render import failure
+
+        self.object(
+            failure(
+                target=self.env.target,
+                code=code,
+                reason=reason,
+                exit=status,
+                message=message,
+                executed=executed,
+            )
+        )
+        return status
+
+    def _fan_error(self, exc: FanError) -> Exit:
+        from fancli import render
+
+        status = exit_of(exc.code, exc.reason, exc.executed)
+        target = exc.target or self.env.target
+        if exc.reason == "client_timer" and self.env.timeout is not None:
+            # A transport knows what was left of the budget; the user typed the whole.
+            exc.message = render.budget(exc.message, self.env.timeout)
+        if self.env.is_json:
+            self.object(self.failure_of(exc, status))
+            return status
+        line = render.clean(render.plain_error(exc, target))
+        self.warn(line if self.env.show_secrets else mask_url(line), is_error=True)
+        similar = None if "did you mean" in line else exc.details
+        hint = render.hint_for(exc.code, exc.reason, target, similar)
+        if exc.reason == "bad_signature" and "got str" in line and self.env.is_untyped:
+            hint = "NAME:=3 is JSON; NAME=3 is text where the method's schema is not at hand"
+        self.hint(render.clean(hint))
+        return status
+
+    def failure_of(self, exc: FanError, status: Exit) -> dict[str, Any]:
+        """The object of `--json` for an error."""
+        from fancli.render import failure
+
+        return failure(
+            target=exc.target or self.env.target,
+            code=exc.code,
+            reason=exc.reason,
+            exit=status,
+            message=exc.message if self.env.show_secrets else mask_url(exc.message),
+            type=exc.type,
+            details=exc.details,
+            executed=exc.executed,
+            is_retryable=exc.is_retryable,
+            timing_ms=getattr(exc, "timing_ms", None),
+        )
+
+    def _usage(self, exc: Any) -> Exit:
+        from fancli.params import usage_text
+
+        message, hint, help = usage_text(exc)
+        if self.env.is_json:
+            return self.fail_json("invalid_argument", "usage", message, Exit.USAGE, executed="no")
+        if help:
+            self.talk(help)
+        else:
+            self.warn(f"usage: {message}", is_error=True)
+            self.hint(hint)
+        return Exit.USAGE
+
+    # --- terminals: the only place that knows rich ---
+
+    def _console(self) -> tuple[Console, Any]:
+        from io import StringIO
+
+        from rich.console import Console
+
+        buffer = StringIO()
+        has_color = self.env.wants_color(self.env.stdout)
+        return Console(
+            file=buffer,
+            width=self.env.width,
+            force_terminal=has_color,
+            color_system="standard" if has_color else None,
+            no_color=not has_color,
+            legacy_windows=False,
+            _environ={},
+        ), buffer
+
+    def _render(self, *what: RenderableType, **how: Any) -> str:
+        console, buffer = self._console()
+        console.print(*what, **how)
+        return str(buffer.getvalue()).rstrip("\n")
+
+    def _highlight(self, pretty: str) -> str:
+        from rich.highlighter import JSONHighlighter
+        from rich.text import Text
+
+        text = Text(pretty, no_wrap=True)
+        JSONHighlighter().highlight(text)
+        return self._render(text, soft_wrap=True)
+
+    def _table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+        from rich.table import Table
+        from rich.text import Text
+
+        from fancli.render import cell
+
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for name in columns:
+            table.add_column(name.upper().replace("_", " "), overflow="fold")
+        for row in rows:
+            cells = [cell(row.get(name), ", ") for name in columns]
+            table.add_row(*(Text(text or "-", style=_STYLES.get(text, "")) for text in cells))
+        return "\n".join(line.rstrip() for line in self._render(table).split("\n"))
+
+
+def _write(stream: TextIO, data: bytes) -> None:
+    buffer: BinaryIO | None = getattr(stream, "buffer", None)
+    if buffer is None:  # a StringIO of a test
+        stream.write(data.decode("utf-8", "replace"))
+    else:
+        buffer.write(data)
+        buffer.flush()
+    stream.flush()

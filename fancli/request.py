@@ -1,0 +1,253 @@
+"""What `call` and `push` share: the options that make up a request, and the echo of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fancli.coerce import check, coerce
+from fancli.complete import complete_instance, complete_item, complete_target, complete_transport
+from fancli.group import Command
+from fancli.mask import mask_pairs, mask_url, mask_value
+from fancli.options import Common, add_options
+from fancli.params import (
+    Usage,
+    check_peers,
+    check_transport,
+    parse_baggage,
+    parse_headers,
+    parse_target,
+)
+from fancli.payload import Payload, lift_shon, read_payload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fan import App, Choice, Client, MethodInfo
+    from fancli.tap import Tap
+
+_SHON = "fan.shon"
+
+
+class PayloadCommand(Command):
+    """A command that takes SHON: `[ --a 1 ]` leaves argv before click sees options in it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        args, ctx.meta[_SHON] = (args, None) if ctx.resilient_parsing else lift_shon(args)
+        return super().parse_args(ctx, args)
+
+
+request_options: Callable[[Any], Any] = add_options(
+    (
+        click.argument("target", shell_complete=complete_target),
+        click.argument("items", nargs=-1, type=click.UNPROCESSED, shell_complete=complete_item),
+        click.option("-d", "--data", multiple=True, metavar="JSON|@FILE|-", help="The payload."),
+        click.option("-H", "--header", multiple=True, metavar="K:V|@FILE|@-", help="A header."),
+        click.option("-B", "--baggage", multiple=True, metavar="K=V", help="A baggage pair."),
+        click.option(
+            "-t",
+            "--transport",
+            metavar="NAME",
+            default="auto",
+            shell_complete=complete_transport,
+            help="auto, ipc, http.",
+        ),
+        click.option(
+            "-p", "--peer", multiple=True, metavar="URL", help="Address; asks no registry."
+        ),
+        click.option(
+            "--instance",
+            metavar="ID",
+            default="",
+            shell_complete=complete_instance,
+            help="This instance and no other.",
+        ),
+        click.option("--sk", "--shard-key", "shard", metavar="KEY", default="", help="Shard key."),
+        click.option("--caller", metavar="NAME", default="", help="Call in this service's name."),
+        click.option(
+            "--idempotency-key",
+            "key",
+            metavar="KEY|auto",
+            default="",
+            help="The same key runs once.",
+        ),
+        click.option(
+            "--retry", "retries", metavar="N", type=click.IntRange(0, 100), help="Retries."
+        ),
+        click.option("--dry-run", is_flag=True, help="Show request and route, send nothing."),
+    )
+)
+
+
+class Asking:
+    """One request as the command line describes it."""
+
+    def __init__(
+        self,
+        common: Common,
+        *,
+        target: str,
+        items: tuple[str, ...],
+        data: tuple[str, ...],
+        header: tuple[str, ...],
+        baggage: tuple[str, ...],
+        transport: str,
+        peer: tuple[str, ...],
+        instance: str,
+        shard: str,
+        caller: str,
+        key: str,
+        retries: int | None,
+    ) -> None:
+        self.common = common
+        self.env = common.env
+        self.target = parse_target(target)
+        self.env.target = self.target.name
+        self.local = [url.partition(":")[2] for url in peer if url.startswith("local:")]
+        if self.local and len(peer) > 1:
+            raise Usage("-p local:MODULE stands alone")
+        self.payload = read_payload(items, data, click.get_current_context().meta[_SHON], self.env)
+        self.options: dict[str, Any] = {
+            "timeout": common.timeout,
+            "want": self.target.want,
+            "transport": check_transport("-t", transport),
+            "peers": () if self.local else check_peers(peer),
+            "instance": instance,
+            "shard": shard,
+            "headers": parse_headers(header, self.env),
+            "baggage": parse_baggage(baggage),
+            "caller": caller,
+            "key": _new_key() if key == "auto" else key,
+            "retries": retries,
+        }
+        #: What was on the wire, with -vvv.
+        self.tap: Tap | None = None
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[App, Client]]:
+        """An App for this request and a client with its options."""
+        with self._app() as app:
+            self.env.timeout = self.common.timeout or app.settings.timeout
+            yield app, app.using(**self.options)
+
+    def _app(self) -> App:
+        if self.local:
+            from fancli.local import host
+
+            return host(self.local[0], self.common)
+        if self.common.verbose < 3:
+            return self.common.app()
+        from fancli.tap import Tap
+
+        self.tap = Tap()
+        return self.common.app(transports=self.tap.transports(self.common.load().settings))
+
+    def describe(self, app: App) -> MethodInfo | None:
+        """What is registered of the method; None where no registry is asked or it knows nothing.
+        Raises NotFound for an unknown service."""
+        if self.options["peers"]:
+            return None
+        import time
+
+        deadline = time.monotonic() + (self.common.timeout or app.settings.timeout)
+        info = app.discovery.service(self.target.service, deadline)
+        interface, want = info.interface_for(), self.target.want
+        if want and want != "canary":
+            from fan import versions
+
+            version = versions.best(want, info.interfaces)
+            interface = info.interfaces.get(version) if version else interface
+        return interface.method(self.target.method) if interface is not None else None
+
+    def arguments(self, method: MethodInfo | None, *, checked: bool = False) -> Payload:
+        """The payload with its text turned into values. Raises InvalidArgument."""
+        self.env.is_untyped = method is None
+        payload = coerce(self.payload, method)
+        if checked and method is not None:
+            check(payload, method)
+        return payload
+
+    def choice(self, client: Client) -> Choice | None:
+        """Where it would go; None for a service in this process."""
+        return None if self.local else client.resolve(self.target.service, self.target.method)
+
+    def echo(self, kind: str, payload: Payload, choice: Choice | None) -> dict[str, Any]:
+        """The object of --dry-run, secrets masked."""
+        content_type, _ = payload.encode()
+        body: Any = payload.kwargs if not payload.args else payload.args
+        if payload.args and payload.kwargs:
+            body = {"args": payload.args, "kwargs": payload.kwargs}
+        shows_all = self.env.show_secrets
+        pairs: Callable[[dict[str, str]], dict[str, str]] = dict if shows_all else mask_pairs
+        timeout = self.common.timeout or self.common.load().settings.timeout
+        return {
+            "v": 1,
+            "ok": True,
+            "dry_run": True,
+            "target": self.target.name,
+            **route_of(choice, shows_all),
+            "request": {
+                "kind": kind,
+                "want": self.target.want,
+                "timeout_ms": round(timeout * 1000),
+                "headers": pairs(self.options["headers"]),
+                "baggage": pairs(self.options["baggage"]),
+                "caller": self.options["caller"] or "fan",
+                "key": self.options["key"] or None,
+                "content_type": content_type,
+                "body": body if shows_all else mask_value(body),
+            },
+        }
+
+    def talk_route(self, client: Client, payload: Payload) -> None:
+        """-v: where it goes, and with -vv what is sent."""
+        if not self.common.verbose:
+            return
+        out, shows_all = self.common.out, self.env.show_secrets
+        choice = self.choice(client)
+        out.talk(f"* {self.target.name}")
+        if choice is not None:
+            for why in choice.why:
+                out.talk(f"* {why if shows_all else mask_url(why)}")
+            url = choice.address.url
+            out.talk(f"* address {url if shows_all else mask_url(url)}")
+        for name in ("headers", "baggage"):
+            pairs = self.options[name] if shows_all else mask_pairs(self.options[name])
+            for key, value in pairs.items():
+                out.talk(f"> {name[:6] if name == 'headers' else name} {key}: {value}")
+        if self.common.verbose == 2:
+            body = self.echo("call", payload, None)["request"]["body"]
+            out.talk(f"> {_text(body)}")
+
+
+def route_of(choice: Choice | None, shows_all: bool) -> dict[str, Any]:
+    """Version, instance, address and reasons of a choice, for JSON."""
+    if choice is None:
+        return {"version": None, "transport": "local", "instance": None, "address": None,
+                "gen": None, "why": ["hosted in this process"]}  # fmt: skip
+    from fan import plugins
+
+    url = choice.address.url
+    return {
+        "version": choice.version or None,
+        "transport": plugins.transport_name(choice.address.scheme),
+        "instance": choice.instance.id if choice.instance is not None else None,
+        "address": url if shows_all else mask_url(url),
+        "gen": choice.gen or None,
+        "why": [why if shows_all else mask_url(why) for why in choice.why],
+    }
+
+
+def _new_key() -> str:
+    from fan import new_id
+
+    return new_id()
+
+
+def _text(value: Any) -> str:
+    from fancli.render import to_json
+
+    return to_json(value).decode()

@@ -1,0 +1,142 @@
+"""The texts of `fan help TOPIC`."""
+
+from __future__ import annotations
+
+from fancli.exits import MEANINGS, exit_of
+
+_PAYLOAD = """\
+The arguments of a call come from exactly one place.
+
+Items      name=Bob         text; the method's schema turns it into a number, a boolean, ...
+           n:=3             JSON
+           tags[]=a         appends to a list
+           addr[city]=X     nests
+           note=@f.txt      the file's text (bytes for a bytes parameter)
+           cfg:=@f.json     the file's JSON; @- is stdin
+           =x  :=1          positional
+           a\\=b=c           a backslash takes = : [ ] literally
+JSON       '{"a":1}'        by name;  '[1,2]' by position
+-d         -d '{"a":1}'     -d @FILE   -d - (stdin)
+SHON       [ --a 1 --o [ --x -t ] ]    -t -f -n are true, false, null; -- x is the text x
+
+stdin is read only where - or @- asks for it.
+"""
+
+_ENV = """\
+FAN_REGISTRY     sqlite:PATH or memory:
+FAN_NAMESPACE    registry namespace
+FAN_PROFILE      profile of the settings
+FAN_TIMEOUT      whole budget of a call: 300ms, 5s, 2m
+FAN_...          every setting of `fan settings show`, in capitals
+FAN_DEBUG        1 shows tracebacks
+NO_COLOR FORCE_COLOR TERM=dumb COLUMNS    as everywhere
+
+Flags win over FAN_* variables, the profile, the project's fan.toml (upward to the root of the
+version control), $XDG_CONFIG_HOME/fan/config.toml and /etc/fan/config.toml.
+"""
+
+_ROUTING = """\
+greeter.hello           the routed version; a service's first version gets the route
+greeter.hello@2         the highest live 2.x;  @2.1.0  @~=2.1  '@>=1,<3'
+greeter.hello@canary    the routed version with the smaller weight
+-t ipc                  over this transport; auto takes ipc on the same host
+--instance ID           this instance and no other
+-p URL                  no registry: http://HOST:PORT, unix:///PATH, local:MODULE[:CLASS]
+--sk KEY                the same shard key reaches the same instance
+
+fan discover resolve TARGET --explain says where a call would go, and why.
+"""
+
+_OUTPUT = """\
+stdout is the result, stderr is talk; a failed command leaves stdout empty, except with --json.
+
+--json     one object: {"v":1,"ok":true,"target","version","transport","instance","gen","result",
+           "headers","trace_id","attempts","timing_ms"}; a failure has "ok":false and
+           "error":{"code","reason","exit","message","type","details","executed","retryable"}
+-r         a text result without quotes, bytes as they are
+Lists      aligned on a terminal; piped, separated by tabs, without a head (--headers adds it);
+           --format table|json|yaml|name
+Streams    a line of JSON for each item; --timeout is how long each item may take, not all of them
+-v -vv     route and meta; bodies; -vvv the envelope; secrets masked unless --show-secrets
+"""
+
+_CODES: dict[str, str] = {
+    "cancelled": "The caller gave up before there was a result. It may have run.",
+    "unknown": "The handler raised something that it does not declare, or a call that it made"
+    " failed (reason downstream_failed, the original in the details).",
+    "invalid_argument": "The arguments do not fit the method; the handler did not run."
+    " `fan discover describe SERVICE.METHOD` says what fits.",
+    "deadline_exceeded": "No reply within the budget. Unless executed is no it may still have run;"
+    " --timeout gives it longer.",
+    "not_found": "Executed no: no service of that name is registered (exit 3). Executed yes: the"
+    " application did not find something (exit 4).",
+    "already_exists": "Executed no: an id is taken (exit 10). Executed yes: the application's.",
+    "aborted": "Somebody else's change came first (conflict), or a participant said no (nack).",
+    "permission_denied": "Known, and not allowed.",
+    "unauthenticated": "Not known.",
+    "resource_exhausted": "A limit is reached (bulkhead_full, quota): later or elsewhere it may"
+    " work. payload_too_large never will.",
+    "failed_precondition": "The system is not in the state that this needs: version_missing,"
+    " dependency_missing, paused, max_hops.",
+    "out_of_range": "Past the end of what there is.",
+    "unimplemented": "The service has no such method (unknown_method), or the transport no such"
+    " ability.",
+    "internal": "A result that cannot be sent (unserializable_result), or a reply that cannot be"
+    " read (malformed_reply).",
+    "unavailable": "Nobody can be reached: no_instance, connect_failed, draining, circuit_open; it"
+    " did not run. connection_lost: it may have.",
+    "data_loss": "Data is damaged or gone.",
+}
+
+
+def _exit_codes() -> str:
+    return "\n".join(f"{code.value:>4}  {meaning}" for code, meaning in MEANINGS.items())
+
+
+def _errors() -> str:
+    lines = [
+        "An error has a code, a reason, and `executed`: no, maybe or yes, which alone decides",
+        "whether a retry is safe. fan help error CODE has more.",
+        "",
+        f"{'code':<22}exit when executed is no / maybe / yes",
+    ]
+    for code in _CODES:
+        exits = [str(int(exit_of(code, "", executed))) for executed in ("no", "maybe", "yes")]
+        lines.append(f"{code:<22}{' / '.join(exits) if len(set(exits)) > 1 else exits[0]}")
+    return "\n".join(lines)
+
+
+def topic(name: str) -> str | None:
+    """The text of a topic, None where there is none."""
+    if name == "exit-codes":
+        return _exit_codes()
+    if name == "errors":
+        return _errors()
+    return {"payload": _PAYLOAD, "env": _ENV, "routing": _ROUTING, "output": _OUTPUT}.get(name)
+
+
+#: What `fan help` lists.
+TOPICS: dict[str, str] = {
+    "payload": "how arguments are typed",
+    "output": "what is printed where, and --json",
+    "exit-codes": "what an exit status says",
+    "errors": "the error codes; fan help error CODE explains one",
+    "routing": "which version, instance and transport a call goes to",
+    "env": "environment variables and files",
+}
+
+
+def error(code: str) -> str | None:
+    """What an error code means and what to do, None for an unknown one."""
+    about = _CODES.get(code)
+    if about is None:
+        return None
+    exits = [
+        f"executed {said}: exit {int(exit_of(code, '', said))}" for said in ("no", "maybe", "yes")
+    ]
+    return f"{code}\n\n{about}\n\n{', '.join(exits)}"
+
+
+def error_codes() -> list[str]:
+    """Every code."""
+    return list(_CODES)

@@ -1,0 +1,143 @@
+"""An App: what it hosts may change while it is used, and a fork starts it over."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fan.app
+from fan import App, Service, Settings, rpc
+from fan.errors import InvalidArgument
+
+#: A bound on hangs.
+BOUND = 10.0
+
+
+class Desk(Service):
+    name = "desk"
+    version = "1.0.0"
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.gate = threading.Event()
+
+    @rpc
+    def add(self, a: int, b: int = 1) -> int:
+        return a + b
+
+    @rpc
+    def count(self, n: int) -> Iterator[int]:
+        yield from range(n)
+
+    @rpc
+    def hold(self) -> None:
+        self.entered.set()
+        self.gate.wait(BOUND)
+
+
+def test_what_is_hosted_may_change_while_others_bind() -> None:
+    failures: list[BaseException] = []
+    is_over = threading.Event()
+
+    def bind(app: App) -> None:
+        try:
+            while not is_over.is_set():
+                app.using(timeout=1.0).bind("desk.add")
+        except BaseException as exc:
+            failures.append(exc)
+
+    with App(settings=Settings()) as app:
+        threads = [threading.Thread(target=bind, args=(app,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(100):
+                app.remove(app.add(Desk()).instance_id)
+        finally:
+            is_over.set()
+            for thread in threads:
+                thread.join(BOUND)
+    assert failures == []
+
+
+def test_an_endpoint_bound_while_its_service_leaves_does_not_keep_it() -> None:
+    desk = Desk()
+    with App(desk, settings=Settings()) as app:
+        client, found = app.client, list[Any]()
+        rebind = client.rebind
+
+        def late(endpoint: Any) -> None:
+            rebind(endpoint)
+            if not found:
+                found.append(endpoint)
+                leaving.start()
+                leaving.join(0.05)  # it has to wait for this binding, or else it is done by now
+
+        leaving = threading.Thread(target=app.remove, args=(desk.instance_id,))
+        client.rebind = late  # type: ignore[method-assign]
+        client.bind("desk.add")
+        leaving.join(BOUND)
+        assert found[0].local is None
+
+
+def test_a_constraint_that_is_none_breaks_no_other_endpoint() -> None:
+    with App(Desk(), settings=Settings()) as app:
+        wrong = app.bind("desk.add@~garbage")
+        app.add(type("Other", (Desk,), {"name": "other"})())
+        with pytest.raises(InvalidArgument):
+            wrong(1)
+        assert app.call("other.add", 1) == 2
+
+
+def test_an_app_that_is_gone_leaves_nothing_behind() -> None:
+    with App(Desk(), settings=Settings()) as app:
+        ref = weakref.ref(app)
+    del app
+    gc.collect()
+    assert ref() is None
+    assert ref() not in tuple(fan.app._APPS)
+
+
+def test_a_child_forked_in_mid_call_has_nothing_in_flight() -> None:
+    desk = Desk()
+    with App(desk, settings=Settings(), middleware=[]) as app:
+        thread = threading.Thread(target=app.dispatcher, args=(_request("hold"),))
+        thread.start()
+        assert desk.entered.wait(BOUND)
+        pid = os.fork()
+        if not pid:
+            is_right = app.dispatcher.in_flight == 0 and app.call("desk.add", 1) == 2
+            os._exit(0 if is_right else 1)
+        desk.gate.set()
+        thread.join(BOUND)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("transport", ["ipc", "http"])
+def test_a_stream_that_a_forked_child_drops_goes_on_in_its_parent(
+    tmp_path: Path, transport: str
+) -> None:
+    settings = Settings(registry=f"sqlite:{tmp_path}/r.db", runtime_dir=str(tmp_path / "run"))
+    with App(Desk(), settings=settings) as server, App(settings=settings) as client:
+        server.start(["ipc", "http"])
+        items = client.using(transport=transport).stream("desk.count", 500)
+        assert next(items) == 0
+        pid = os.fork()
+        if not pid:
+            items.close()  # type: ignore[attr-defined]
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert list(items) == list(range(1, 500))
+
+
+def _request(method: str) -> Any:
+    from fan.message import Request
+
+    return Request(id="r", service="desk", method=method, timeout_ms=5000)

@@ -1,0 +1,204 @@
+"""What an App knows of the registry: never older than what it was told, and nothing lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from fan import App, Service, Settings, rpc
+from fan.discovery import Discovery
+from fan.errors import NotFound, Unavailable
+from fan.model import Instance, Interface
+from fan.stores.base import Change, Plan
+from fan.stores.memory import MemoryStore
+
+#: A bound on hangs.
+BOUND = 10.0
+FOREVER = float("inf")
+
+
+def instance(state: Any = "up", id: str = "a-1") -> Instance:
+    return Instance(id=id, service="a", version="1.0.0", state=state)
+
+
+INTERFACE = Interface(service="a", version="1.0.0")
+
+
+@pytest.fixture
+def store() -> Iterator[MemoryStore]:
+    with MemoryStore() as store:
+        yield store
+
+
+@pytest.fixture
+def discovery(store: MemoryStore) -> Iterator[Discovery]:
+    discovery = Discovery(lambda: store)
+    yield discovery
+    discovery.close()
+
+
+def states(store: MemoryStore) -> list[str]:
+    records = store.list("inst", deadline=FOREVER)
+    return [msgspec.json.decode(r.body, type=Instance).state for r in records]
+
+
+def hook(target: Any, name: str, before: Callable[[], None]) -> None:
+    """Run `before` once, ahead of the next call of a method."""
+    real = getattr(target, name)
+
+    def once(*args: Any, **kwargs: Any) -> Any:
+        setattr(target, name, real)
+        before()
+        return real(*args, **kwargs)
+
+    setattr(target, name, once)
+
+
+def test_an_older_reading_does_not_replace_a_newer_one(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    discovery = Discovery(lambda: store, live=False)
+    discovery.register(instance("starting"), INTERFACE)
+    read, old = discovery._read, discovery._read("a", FOREVER)
+
+    def slow(name: str, deadline: float) -> Any:
+        monkeypatch.setattr(discovery, "_read", read)
+        discovery.update(instance("up"))
+        discovery.again("a", FOREVER)
+        discovery._refresh("a", FOREVER)  # begins and ends while the first is under way
+        return old
+
+    monkeypatch.setattr(discovery, "_read", slow)
+    discovery._refresh("a", FOREVER)
+    assert [i.state for i in discovery._cache["a"].instances] == ["up"]
+    discovery.close()
+
+
+def test_a_watch_that_could_not_begin_is_begun_again(
+    discovery: Discovery, store: MemoryStore
+) -> None:
+    discovery.register(instance("starting"), INTERFACE)
+
+    def fail() -> None:
+        raise Unavailable("not now")
+
+    hook(store, "watch", fail)
+    with pytest.raises(Unavailable):
+        discovery.service("a")
+    is_up = threading.Event()
+
+    def look() -> None:
+        if discovery.service("a").live("1.0.0"):
+            is_up.set()
+
+    discovery.watch(look)
+    discovery.update(instance("up"))
+    assert is_up.wait(BOUND)
+
+
+def test_who_leaves_while_all_is_registered_again_is_gone(
+    discovery: Discovery, store: MemoryStore
+) -> None:
+    discovery.register(instance(), INTERFACE)
+    hook(store, "put", lambda: discovery.deregister("a-1"))
+    discovery._on_lost()
+    assert states(store) == []
+    discovery._on_lost()
+    assert states(store) == []
+
+
+def test_a_state_that_changes_while_all_is_registered_again_is_kept(
+    discovery: Discovery, store: MemoryStore
+) -> None:
+    discovery.register(instance("starting"), INTERFACE)
+    hook(store, "put", lambda: discovery.update(instance("up")))
+    discovery._on_lost()
+    assert states(store) == ["up"]
+
+
+def test_a_state_that_could_not_be_written_is_written_later(
+    discovery: Discovery, store: MemoryStore
+) -> None:
+    discovery.register(instance("up"), INTERFACE)
+
+    def fail() -> None:
+        raise Unavailable("not now")
+
+    hook(store, "put", fail)
+    with pytest.raises(Unavailable):
+        discovery.update(instance("draining"))
+    discovery._on_lost()
+    assert states(store) == ["draining"]
+
+
+def test_nothing_is_registered_again_after_the_end(store: MemoryStore) -> None:
+    discovery = Discovery(lambda: store)
+    discovery.register(instance(), INTERFACE)
+    discovery.close()
+    threading.Thread(target=discovery._on_lost).start()
+    assert not discovery._register_again()
+    assert states(store) == []
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"null", b"[]", b'{"id":1}', b"\xff", b'{"x":' + b"[" * 100_000]
+)
+def test_a_damaged_record_is_left_out(
+    discovery: Discovery, store: MemoryStore, body: bytes
+) -> None:
+    discovery.register(instance(), INTERFACE)
+    for kind, name in (("inst", "a/b"), ("iface", "a/2.0.0"), ("inst", "c/d")):
+        store.put(kind, name, body, deadline=FOREVER)
+    store.commit(Plan(changes=(Change(object="route/a", body=body),), verb="set"), deadline=FOREVER)
+    assert [i.id for i in discovery.service("a").instances] == ["a-1"]
+    assert {s.name for s in discovery.services()} == {"a", "c"}
+    assert discovery.adopt("a", "1.0.0", force=True)
+    with pytest.raises(NotFound):
+        discovery.service("b")
+
+
+def test_fields_of_a_newer_fan_are_ignored(discovery: Discovery, store: MemoryStore) -> None:
+    body = b'{"id":"a-2","service":"a","version":"2","of_tomorrow":{"x":[1]}}'
+    store.put("inst", "a/a-2", body, deadline=FOREVER)
+    assert [i.id for i in discovery.service("a").instances] == ["a-2"]
+
+
+class Old(Service):
+    name = "greeter"
+    version = "1.0.0"
+
+    @rpc
+    def which(self) -> str:
+        return self.version
+
+
+class New(Old):
+    version = "2.0.0"
+
+
+def test_a_bound_endpoint_follows_a_route_that_another_app_moves(
+    store: MemoryStore, tmp_path: Any
+) -> None:
+    settings = Settings(registry="memory:", runtime_dir=str(tmp_path))
+    with (
+        App(Old(), settings=settings, store=store) as one,
+        App(New(), settings=settings, store=store.another()) as two,
+    ):
+        one.start(["ipc"])
+        which = one.bind("greeter.which")
+        assert which() == "1.0.0"
+        has_moved = threading.Event()
+
+        def look() -> None:
+            route = one.discovery.service("greeter").route
+            if route is not None and "2.0.0" in route.versions:
+                has_moved.set()
+
+        one.discovery.watch(look)
+        two.start(["ipc"], adopt=True)
+        assert has_moved.wait(BOUND)
+        assert which() == "2.0.0"

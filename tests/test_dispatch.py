@@ -1,0 +1,643 @@
+"""From a Request to its answer: what a transport hands over, and what it gets back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from typing import Any, Literal
+
+import msgspec
+import pytest
+
+import fan
+from fan import App, Service, Settings, rpc
+from fan.dispatch import Dispatcher
+from fan.errors import FailedPrecondition, NotFound
+from fan.message import BYTES, FAN_JSON, Request, Response
+from fan.testing.fakes import FakeClock
+from fan.transports.base import Stream
+
+Kind = Literal["call", "stream", "push", "event"]
+
+#: A bound on hangs.
+BOUND = 10.0
+
+
+class Refused(FailedPrecondition):
+    type = "desk.refused"
+
+
+class Odd(Exception):
+    pass
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+class Picky(Exception):
+    def __init__(self, item: Any, amount: int) -> None:
+        super().__init__(item, amount)
+        self.amount = amount
+
+
+class Unfinished(NotFound):
+    """Does not call the `__init__` of its base."""
+
+    type = "desk.unfinished"
+
+    def __init__(self) -> None:
+        self.item = "tea"
+
+
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
+
+FAILURES: dict[str, Any] = {
+    "interrupt": KeyboardInterrupt,
+    "exit": SystemExit,
+    "leave": GeneratorExit,
+    "mute": Mute,
+    "surrogate": lambda: ValueError("\udcff"),
+    "circle": lambda: NotFound("x", details=CIRCLE),
+    "huge": lambda: NotFound("x", details={"n": 2**70}),
+    "keys": lambda: NotFound("x", details={(1, 2): 3}),
+    "message": lambda: NotFound(ValueError("x")),  # type: ignore[arg-type]
+    "fraction": lambda: NotFound("x", retry_after_ms=0.5),  # type: ignore[arg-type]
+    "unfinished": Unfinished,
+    "picky": lambda: Picky(object(), 2),
+}
+
+
+def failure(how: str) -> BaseException:
+    made: BaseException = FAILURES[how]()
+    return made
+
+
+def elsewhere(work: Callable[[], Any]) -> Any:
+    """What `work` gives in a thread of its own, as a transport runs it."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(work()))
+    thread.start()
+    thread.join(BOUND)
+    return found[0]
+
+
+class Desk(Service):
+    name = "desk"
+    version = "1.0.0"
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.gate = threading.Event()
+        self.closed = threading.Event()
+        self.seen: list[Any] = []
+
+    @rpc
+    def add(self, a: int, b: int = 1) -> int:
+        self.seen.append((a, b))
+        return a + b
+
+    @rpc
+    async def add_async(self, a: int, b: int = 1) -> int:
+        await asyncio.sleep(0)
+        return a + b
+
+    @rpc
+    def echo(self, /, *args: Any, **kwargs: Any) -> Any:
+        return [args, kwargs]
+
+    @rpc
+    def raw(self, data: bytes) -> bytes:
+        return data[::-1]
+
+    @rpc
+    def log(self, text: str) -> str:
+        return text
+
+    @rpc
+    def refuse(self) -> None:
+        raise Refused("not today", reason="closed", details={"until": 9}, retry_after_ms=50)
+
+    @rpc(raises=[Odd])
+    def odd(self) -> None:
+        raise Odd("a", 1)
+
+    @rpc
+    def crash(self) -> None:
+        raise KeyError("gone")
+
+    @rpc
+    async def crash_async(self) -> None:
+        raise KeyError("gone")
+
+    @rpc
+    def exit(self) -> None:
+        raise SystemExit(3)
+
+    @rpc(raises=[Picky])
+    def fail(self, how: str) -> None:
+        raise failure(how)
+
+    @rpc
+    async def fail_async(self, how: str) -> None:
+        raise failure(how)
+
+    @rpc
+    def fail_midway(self, how: str) -> Iterator[int]:
+        yield 1
+        raise failure(how)
+
+    @rpc
+    async def fail_midway_async(self, how: str) -> AsyncIterator[int]:
+        yield 1
+        raise failure(how)
+
+    @rpc
+    async def kwargs_async(self, **kwargs: Any) -> Any:
+        return kwargs
+
+    @rpc
+    def kwargs_stream(self, **kwargs: Any) -> Iterator[Any]:
+        yield kwargs
+
+    @rpc
+    async def hold_stream(self) -> AsyncIterator[int]:
+        yield 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.closed.set()
+
+    @rpc
+    def time_left(self) -> Iterator[float]:
+        context = fan.current()
+        assert context is not None
+        for _ in range(3):
+            yield context.remaining or 0.0
+
+    @rpc
+    def fail_at_close(self) -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            raise ValueError("cannot close")
+
+    @rpc
+    def downstream(self) -> None:
+        exc = NotFound("no such user", reason="no_such_user")
+        exc.target = "users.get"
+        raise exc
+
+    @rpc
+    def strange_details(self) -> None:
+        raise Refused("x", details=object())
+
+    @rpc
+    def hold(self) -> str:
+        self.entered.set()
+        self.gate.wait(BOUND)
+        return "held"
+
+    @rpc
+    async def hold_async(self) -> None:
+        self.entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.closed.set()
+
+    @rpc
+    def context(self) -> dict[str, Any]:
+        context = fan.current()
+        assert context is not None
+        return {"principal": context.principal, "cancelled": context.cancelled}
+
+    @rpc
+    def count(self, n: int) -> Iterator[int]:
+        try:
+            yield from range(n)
+        finally:
+            self.closed.set()
+
+    @rpc
+    async def count_async(self, n: int) -> AsyncIterator[int]:
+        for i in range(n):
+            yield i
+
+    @rpc
+    def unsendable(self) -> Any:
+        return {"x": object()}
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+@pytest.fixture
+def dispatcher(desk: Desk) -> Iterator[Dispatcher]:
+    with App(desk, settings=Settings(), errors=[Refused]) as app:
+        yield app.dispatcher
+        desk.gate.set()
+
+
+def request(method: str, body: Any = None, *, kind: Kind = "call", **fields: Any) -> Request:
+    encoded = body if isinstance(body, bytes) else msgspec.json.encode(body or {})
+    usual: dict[str, Any] = {"service": "desk", "id": "r1", "timeout_ms": 5000, "body": encoded}
+    return Request(method=method, kind=kind, **{**usual, **fields})
+
+
+def answered(answer: Any) -> Response:
+    if isinstance(answer, Future):
+        answer = answer.result(BOUND)
+    assert isinstance(answer, Response)
+    return answer
+
+
+def value(answer: Any) -> Any:
+    response = answered(answer)
+    assert response.code == "ok", response
+    return fan.decode_result(response)
+
+
+@pytest.mark.parametrize("method", ["add", "add_async"])
+@pytest.mark.parametrize("body", [[2], [2, 1], {"a": 2}, {"b": 1, "a": 2}])
+def test_arguments_by_position_and_by_name(dispatcher: Dispatcher, method: str, body: Any) -> None:
+    assert value(dispatcher(request(method, body))) == 3
+
+
+def test_both_kinds_of_argument(dispatcher: Dispatcher) -> None:
+    body = {"args": [2], "kwargs": {"b": 5}}
+    assert value(dispatcher(request("add", body, content_type=FAN_JSON))) == 7
+
+
+def test_var_arguments(dispatcher: Dispatcher) -> None:
+    body = {"args": [1, None], "kwargs": {"self": 2, "x y": 3}}
+    got = value(dispatcher(request("echo", body, content_type=FAN_JSON)))
+    assert got == [[1, None], {"self": 2, "x y": 3}]
+
+
+def test_bytes_travel_as_they_are(dispatcher: Dispatcher) -> None:
+    response = answered(dispatcher(request("raw", b"\x00\x01", content_type=BYTES)))
+    assert (response.content_type, response.body) == (BYTES, b"\x01\x00")
+
+
+def test_the_answer_names_the_request_and_who_served_it(dispatcher: Dispatcher, desk: Desk) -> None:
+    response = answered(dispatcher(request("add", [1], gen=7)))
+    assert (response.id, response.version, response.instance, response.gen) == (
+        "r1", "1.0.0", desk.instance_id, 7,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["nothing", "", "__init__", "service_start", "service_stop", "seen", "entered", "app", "add.x"],
+)
+def test_what_is_not_in_the_table_is_unimplemented(dispatcher: Dispatcher, method: str) -> None:
+    response = answered(dispatcher(request(method)))
+    assert (response.code, response.reason) == ("unimplemented", "unknown_method")
+    assert response.executed == "no"
+
+
+def test_a_misspelt_method_is_told_with_the_right_one(dispatcher: Dispatcher) -> None:
+    assert "add" in answered(dispatcher(request("ad"))).message
+
+
+def test_a_method_called_log_is_callable(dispatcher: Dispatcher) -> None:
+    assert value(dispatcher(request("log", {"text": "x"}))) == "x"
+
+
+def test_a_service_that_is_not_hosted_is_refused(dispatcher: Dispatcher) -> None:
+    response = answered(dispatcher(request("add", [1], service="other")))
+    assert response.code in ("not_found", "unavailable")
+    assert response.executed == "no"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (["x"], "bad_signature"),
+        ({"a": 1, "c": 2}, "bad_signature"),
+        ([1, 2, 3], "bad_signature"),
+        ({}, "bad_signature"),
+        (b"{", "malformed"),
+        (b"1", "malformed"),
+        (b"\xff", "malformed"),
+        (b"[" * 100_000, "malformed"),
+    ],
+)
+def test_bad_arguments_are_refused_before_the_handler(
+    dispatcher: Dispatcher, desk: Desk, body: Any, reason: str
+) -> None:
+    response = answered(dispatcher(request("add", body)))
+    assert (response.code, response.reason, response.executed) == ("invalid_argument", reason, "no")
+    assert desk.seen == []
+
+
+def test_a_registered_error_travels_with_its_name_and_details(dispatcher: Dispatcher) -> None:
+    response = answered(dispatcher(request("refuse")))
+    assert (response.code, response.type) == ("failed_precondition", "desk.refused")
+    assert (response.reason, response.message) == ("closed", "not today")
+    assert (response.details, response.retry_after_ms) == ({"until": 9}, 50)
+    assert response.executed == "yes"
+
+
+def test_a_declared_plain_exception_travels_with_its_arguments(dispatcher: Dispatcher) -> None:
+    response = answered(dispatcher(request("odd")))
+    assert (response.type, response.details) == ("Odd", {"args": ["a", 1]})
+
+
+@pytest.mark.parametrize("method", ["crash", "crash_async"])
+def test_any_other_exception_is_unknown_with_its_class_name(
+    dispatcher: Dispatcher, method: str
+) -> None:
+    response = answered(dispatcher(request(method)))
+    assert (response.code, response.type, response.executed) == ("unknown", "KeyError", "yes")
+    assert "Traceback" not in repr(response)
+
+
+def test_a_handler_that_exits_is_an_error_of_that_call_alone(dispatcher: Dispatcher) -> None:
+    response = answered(dispatcher(request("exit")))
+    assert (response.code, response.type, response.executed) == ("unknown", "SystemExit", "yes")
+    assert value(dispatcher(request("add", [1]))) == 2
+    assert dispatcher.in_flight == 0
+
+
+@pytest.mark.parametrize("how", FAILURES)
+@pytest.mark.parametrize("method", ["fail", "fail_async"])
+def test_whatever_a_handler_raises_is_an_answer_that_can_be_sent(
+    dispatcher: Dispatcher, method: str, how: str
+) -> None:
+    response = elsewhere(lambda: answered(dispatcher(request(method, [how]))))
+    assert response.code in ("unknown", "not_found", "failed_precondition")
+    assert response.executed == "yes"
+    packed = msgspec.msgpack.encode(response)
+    assert msgspec.msgpack.decode(packed, type=Response) == response
+    msgspec.json.encode(response)
+    assert value(dispatcher(request("add_async", [1]))) == 2  # the next one runs
+    assert dispatcher.in_flight == 0
+
+
+@pytest.mark.parametrize("how", FAILURES)
+@pytest.mark.parametrize("method", ["fail_midway", "fail_midway_async"])
+def test_whatever_a_generator_raises_is_an_end_after_its_items(
+    dispatcher: Dispatcher, method: str, how: str
+) -> None:
+    stream = opened(dispatcher(request(method, [how], kind="stream")))
+    chunk, end = elsewhere(lambda: list(stream.chunks))
+    assert (chunk.kind, end.kind, end.executed) == ("chunk", "end", "yes")
+    assert end.code in ("unknown", "not_found", "failed_precondition")
+    assert dispatcher.in_flight == 0
+
+
+def test_a_plain_exception_comes_back_with_its_own_attributes(dispatcher: Dispatcher) -> None:
+    types = fan.errors.ErrorTypes()
+    types.register(Picky)
+    response = answered(dispatcher(request("fail", ["picky"])))
+    exc = types.arriving(response, "desk.fail")
+    assert isinstance(exc, Picky)
+    assert exc.amount == 2
+    assert "object object" in exc.args[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"), [("kwargs_async", "call"), ("kwargs_stream", "stream")]
+)
+def test_arguments_that_only_the_call_itself_refuses_are_a_bad_signature(
+    dispatcher: Dispatcher, method: str, kind: Kind
+) -> None:
+    response = answered(dispatcher(request(method, {"self": 1}, kind=kind)))
+    assert (response.code, response.reason, response.executed) == (
+        "invalid_argument", "bad_signature", "no",
+    )  # fmt: skip
+    assert dispatcher.in_flight == 0
+
+
+def test_an_async_handler_ends_at_its_deadline(dispatcher: Dispatcher, desk: Desk) -> None:
+    response = answered(dispatcher(request("hold_async", timeout_ms=50)))
+    assert (response.code, response.reason, response.executed) == (
+        "deadline_exceeded", "server_timer", "maybe",
+    )  # fmt: skip
+    assert desk.closed.wait(BOUND)
+    assert dispatcher.in_flight == 0
+
+
+def test_an_async_stream_whose_item_does_not_come_ends(dispatcher: Dispatcher, desk: Desk) -> None:
+    stream = opened(dispatcher(request("hold_stream", timeout_ms=50, kind="stream")))
+    chunk, end = list(stream.chunks)
+    assert (chunk.kind, end.code, end.reason) == ("chunk", "deadline_exceeded", "server_timer")
+    assert desk.closed.is_set()
+
+
+def test_each_item_of_a_stream_has_a_deadline_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, left = FakeClock(), []
+    app = App(Desk(), settings=Settings(), middleware=[])
+    with app, monkeypatch.context() as patched:
+        patched.setattr("time.monotonic", clock)
+        asked = request("time_left", timeout_ms=1000, kind="stream")
+        for chunk in opened(app.dispatcher(asked)).chunks:
+            clock.advance(0.75)
+            if chunk.kind == "chunk":
+                left.append(fan.decode_result(chunk))
+    assert left == [1.0, 1.0, 1.0]
+
+
+def test_a_generator_that_fails_as_it_is_closed_is_logged(
+    dispatcher: Dispatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = opened(dispatcher(request("fail_at_close", kind="stream")))
+    next(stream.chunks)
+    stream.close()
+    assert "failed as it was closed" in caplog.text
+    assert dispatcher.in_flight == 0
+
+
+@pytest.mark.parametrize("method", ["add", "add_async"])
+def test_a_push_that_comes_after_the_end_is_refused(method: str) -> None:
+    with App(Desk(), settings=Settings()) as app:
+        app.pool.shutdown()
+        response = answered(app.dispatcher(request(method, [1], kind="push")))
+        assert (response.code, response.reason, response.executed) == (
+            "unavailable", "draining", "no",
+        )  # fmt: skip
+        assert app.dispatcher.in_flight == 0
+
+
+def test_an_error_of_a_call_that_the_handler_made_is_downstream_failed(
+    dispatcher: Dispatcher,
+) -> None:
+    response = answered(dispatcher(request("downstream")))
+    assert (response.code, response.reason) == ("unknown", "downstream_failed")
+    assert response.executed == "yes"
+    assert response.details["reason"] == "no_such_user"
+    assert response.details["executed"] == "no"
+
+
+def test_details_that_cannot_be_sent_do_not_hide_the_error(dispatcher: Dispatcher) -> None:
+    response = answered(dispatcher(request("strange_details")))
+    assert response.type == "desk.refused"
+    msgspec.json.encode(response.details)
+
+
+def test_a_result_that_cannot_be_sent_is_internal(dispatcher: Dispatcher) -> None:
+    response = answered(dispatcher(request("unsendable")))
+    assert (response.code, response.reason) == ("internal", "unserializable_result")
+    assert response.executed == "yes"
+
+
+def test_a_principal_counts_only_from_an_authenticated_peer(dispatcher: Dispatcher) -> None:
+    asked = request("context", principal="ada")
+    assert value(dispatcher(asked))["principal"] == ""
+    assert value(dispatcher(asked, peer="uid:0"))["principal"] == "ada"
+
+
+def test_the_handler_sees_that_its_caller_gave_up(dispatcher: Dispatcher) -> None:
+    assert value(dispatcher(request("context"), is_cancelled=lambda: True))["cancelled"]
+    assert not value(dispatcher(request("context"), is_cancelled=lambda: False))["cancelled"]
+
+
+def test_cancelling_the_answer_cancels_an_async_handler(dispatcher: Dispatcher, desk: Desk) -> None:
+    answer = dispatcher(request("hold_async"))
+    assert isinstance(answer, Future)
+    assert desk.entered.wait(BOUND)
+    answer.cancel()
+    assert desk.closed.wait(BOUND)
+    assert dispatcher.wait_idle(BOUND)
+
+
+def test_a_request_that_is_too_late_never_runs(dispatcher: Dispatcher, desk: Desk) -> None:
+    response = answered(dispatcher(request("add", [1], deadline_ms=1)))
+    assert (response.code, response.reason, response.executed) == (
+        "deadline_exceeded", "expired_in_queue", "no",
+    )  # fmt: skip
+    assert desk.seen == []
+
+
+def test_draining_refuses_what_is_new_and_waits_for_what_is_in_flight(
+    dispatcher: Dispatcher, desk: Desk
+) -> None:
+    outcome: list[Any] = []
+    thread = threading.Thread(target=lambda: outcome.append(dispatcher(request("hold"))))
+    thread.start()
+    assert desk.entered.wait(BOUND)
+    assert dispatcher.in_flight == 1
+    dispatcher.drain()
+    response = answered(dispatcher(request("add", [1])))
+    assert (response.code, response.reason, response.executed) == ("unavailable", "draining", "no")
+    assert not dispatcher.wait_idle(0.0)
+    desk.gate.set()
+    assert dispatcher.wait_idle(BOUND)
+    thread.join(BOUND)
+    assert value(outcome[0]) == "held"
+
+
+def test_the_requested_instance_answers_where_versions_share_an_app() -> None:
+    new = type("Desk", (Desk,), {"version": "2.0.0"})()
+    old = Desk()
+    with App(old, new, settings=Settings()) as app:
+        for service in (old, new):
+            response = answered(app.dispatcher(request("add", [1], instance=service.instance_id)))
+            assert (response.version, response.instance) == (service.version, service.instance_id)
+        assert answered(app.dispatcher(request("add", [1], want=">=2"))).version == "2.0.0"
+        assert answered(app.dispatcher(request("add", [1], want="<2"))).version == "1.0.0"
+
+
+@pytest.mark.parametrize("want", ["2", ">=2", "1.0.0rc1", "1.1"])
+def test_a_version_that_is_not_hosted_is_not_answered_by_another(
+    dispatcher: Dispatcher, desk: Desk, want: str
+) -> None:
+    response = answered(dispatcher(request("add", [1], want=want)))
+    assert (response.code, response.reason, response.executed) == (
+        "failed_precondition", "version_missing", "no",
+    )  # fmt: skip
+    assert response.details == {"wanted": want, "available": ["1.0.0"]}
+    assert desk.seen == []
+    for near in ("1", "~=1.0", "canary"):
+        assert value(dispatcher(request("add", [1], want=near))) == 2
+
+
+def test_two_apps_in_one_process_do_not_see_each_other() -> None:
+    with App(Desk(), settings=Settings()) as one, App(settings=Settings()) as two:
+        assert value(one.dispatcher(request("add", [1]))) == 2
+        assert answered(two.dispatcher(request("add", [1]))).code != "ok"
+
+
+# Streams
+
+
+def opened(answer: Any) -> Stream:
+    assert isinstance(answer, Stream), answer
+    return answer
+
+
+@pytest.mark.parametrize("method", ["count", "count_async"])
+def test_a_stream_is_chunks_and_one_end(dispatcher: Dispatcher, method: str) -> None:
+    stream = opened(dispatcher(request(method, [3], kind="stream")))
+    *chunks, end = list(stream.chunks)
+    assert [(c.kind, c.seq, fan.decode_result(c)) for c in chunks] == [
+        ("chunk", 0, 0), ("chunk", 1, 1), ("chunk", 2, 2),
+    ]  # fmt: skip
+    assert (end.kind, end.code) == ("end", "ok")
+    stream.close()
+    assert dispatcher.wait_idle(BOUND)
+
+
+def test_closing_a_stream_closes_the_generator(dispatcher: Dispatcher, desk: Desk) -> None:
+    stream = opened(dispatcher(request("count", [1000], kind="stream")))
+    next(stream.chunks)
+    assert dispatcher.in_flight == 1
+    stream.close()
+    assert desk.closed.is_set()
+    assert dispatcher.in_flight == 0
+
+
+def test_a_stream_closed_before_its_first_item_is_not_in_flight(dispatcher: Dispatcher) -> None:
+    for method in ("count", "count_async"):
+        stream = opened(dispatcher(request(method, [3], kind="stream")))
+        stream.close()
+    assert dispatcher.in_flight == 0
+
+
+def test_bad_arguments_of_a_stream_are_an_end(dispatcher: Dispatcher) -> None:
+    response = answered(dispatcher(request("count", ["x"], kind="stream")))
+    assert (response.kind, response.code) == ("end", "invalid_argument")
+
+
+def test_a_stream_is_no_call_and_a_call_no_stream(dispatcher: Dispatcher) -> None:
+    for asked in (request("count", [3]), request("add", [1], kind="stream")):
+        response = answered(dispatcher(asked))
+        assert (response.code, response.reason) == ("unimplemented", "streaming_unsupported")
+        assert response.executed == "no"
+
+
+# What is built in
+
+
+def test_health_is_ok_unless_overridden(dispatcher: Dispatcher) -> None:
+    class Ill(Service):
+        name = "ill"
+
+        def health(self) -> str:
+            return "no database"
+
+    assert value(dispatcher(request("health"))) == "ok"
+    with App(Ill(), settings=Settings()) as app:
+        assert value(app.dispatcher(request("health", service="ill"))) == "no database"
+
+
+def test_info_tells_what_answers(dispatcher: Dispatcher, desk: Desk) -> None:
+    info = value(dispatcher(request("info")))
+    assert (info["name"], info["version"], info["instance"]) == ("desk", "1.0.0", desk.instance_id)
+    assert "add" in info["methods"]
+
+
+def test_stats_count_calls_and_errors(dispatcher: Dispatcher) -> None:
+    for asked in (request("add", [1]), request("add", ["x"]), request("crash")):
+        answered(dispatcher(asked))
+    methods = value(dispatcher(request("stats")))["methods"]
+    assert (methods["add"]["calls"], methods["add"]["errors"]) == (2, 1)
+    assert (methods["crash"]["calls"], methods["crash"]["errors"]) == (1, 1)

@@ -1,0 +1,403 @@
+"""The import rule: a level imports only levels below it, and each driver has one owner.
+
+The table names every module of both packages. A new module without a row fails, and so does a row
+without a module: where a line lives is a decision, and this is where it is written down.
+
+An import counts wherever it stands, in a function as at the top. Only `if TYPE_CHECKING:` is exempt
+from the levels, since a name in an annotation runs nothing; it is not exempt from the drivers and
+siblings, since a driver's type in a signature is what the contracts are there to prevent.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import fan
+
+# The levels, lowest first.
+VALUE, CONTRACT, IMPLEMENTATION, LOGIC, COMPOSITION, TOOL = range(6)
+#: May import anything in fan; nothing imports it.
+ASIDE = 6
+#: `fan/__init__.py`: the public names, as a table of text.
+FACADE = 7
+#: fancli, which sees fan through `from fan import X` alone. Commands are the leaves.
+PROGRAM, COMMAND = 8, 9
+
+
+class Row(NamedTuple):
+    """Where a module stands. Modules of one `family` are parts of one implementation."""
+
+    level: int
+    family: str = ""
+    drivers: frozenset[str] = frozenset()
+
+
+def row(level: int, *drivers: str, family: str = "") -> Row:
+    return Row(level, family, frozenset(drivers))
+
+
+TABLE: dict[str, Row] = {
+    "fan": row(FACADE),
+    # values
+    "fan.errors": row(VALUE),
+    "fan.message": row(VALUE),
+    "fan.model": row(VALUE),
+    "fan.context": row(VALUE),
+    "fan.codec": row(VALUE),
+    # contracts
+    "fan.transports": row(CONTRACT),
+    "fan.transports.base": row(CONTRACT),
+    "fan.stores": row(CONTRACT),
+    "fan.stores.base": row(CONTRACT),
+    "fan.stores.rules": row(CONTRACT),
+    "fan.middleware": row(CONTRACT),
+    "fan.middleware.base": row(CONTRACT),
+    "fan.tracers": row(CONTRACT),
+    "fan.tracers.base": row(CONTRACT),
+    # transports
+    "fan.transports.local": row(IMPLEMENTATION),
+    "fan.transports.ipc": row(IMPLEMENTATION, family="ipc"),
+    "fan.transports.ipc_channel": row(IMPLEMENTATION, family="ipc"),
+    "fan.transports.ipc_client": row(IMPLEMENTATION, family="ipc"),
+    "fan.transports.ipc_failures": row(IMPLEMENTATION, family="ipc"),
+    "fan.transports.ipc_frames": row(IMPLEMENTATION, family="ipc"),
+    "fan.transports.ipc_files": row(IMPLEMENTATION, family="ipc"),
+    "fan.transports.ipc_server": row(IMPLEMENTATION, family="ipc"),
+    "fan.transports.ipc_session": row(IMPLEMENTATION, family="ipc"),
+    "fan.transports.ipc_session_shared": row(IMPLEMENTATION, family="ipc"),
+    "fan.transports.ipc_shared": row(IMPLEMENTATION, family="ipc"),
+    "fan.transports.ipc_workers": row(IMPLEMENTATION, family="ipc"),
+    "fan.transports.http": row(IMPLEMENTATION, family="http"),
+    "fan.transports.http_app": row(IMPLEMENTATION, family="http"),
+    "fan.transports.http_client": row(IMPLEMENTATION, "httptools", family="http"),
+    "fan.transports.http_gate": row(IMPLEMENTATION, family="http"),
+    "fan.transports.http_proxy": row(IMPLEMENTATION, "httpx", family="http"),
+    "fan.transports.http_server": row(IMPLEMENTATION, "uvicorn", family="http"),
+    "fan.transports.http_wire": row(IMPLEMENTATION, family="http"),
+    "fan.transports.http_workers": row(IMPLEMENTATION, family="http"),
+    # stores
+    "fan.stores.memory": row(IMPLEMENTATION),
+    "fan.stores.sqlite": row(IMPLEMENTATION, "sqlite3", family="sqlite"),
+    "fan.stores.sqlite_channel": row(IMPLEMENTATION, "sqlite3", family="sqlite"),
+    "fan.stores.sqlite_rows": row(IMPLEMENTATION, "sqlite3", family="sqlite"),
+    "fan.stores.sqlite_session": row(IMPLEMENTATION, family="sqlite"),
+    "fan.stores.sqlite_errors": row(IMPLEMENTATION, "sqlite3", family="sqlite"),
+    "fan.stores.sqlite_schema": row(IMPLEMENTATION, "sqlite3", family="sqlite"),
+    "fan.stores.locks": row(IMPLEMENTATION, family="sqlite"),
+    "fan.stores.sqlite_watch": row(IMPLEMENTATION, family="sqlite"),
+    "fan.stores.wake": row(IMPLEMENTATION, "inotify_simple", family="sqlite"),
+    # middleware
+    "fan.middleware.breaker": row(IMPLEMENTATION, "pybreaker"),
+    "fan.middleware.bulkhead": row(IMPLEMENTATION),
+    "fan.middleware.deadline": row(IMPLEMENTATION),
+    "fan.middleware.dedupe": row(IMPLEMENTATION),
+    "fan.middleware.hops": row(IMPLEMENTATION),
+    "fan.middleware.logs": row(IMPLEMENTATION),
+    "fan.middleware.retry": row(IMPLEMENTATION),
+    # logic
+    "fan.versions": row(LOGIC, "packaging"),
+    "fan.signature": row(LOGIC),
+    "fan.service": row(LOGIC),
+    "fan.interface": row(LOGIC, "packaging"),
+    "fan.names": row(LOGIC),
+    "fan.hosting": row(LOGIC),
+    "fan.runner": row(LOGIC),
+    "fan.drivers": row(LOGIC),
+    "fan.failures": row(LOGIC),
+    "fan.exchange": row(LOGIC),
+    "fan.dispatch": row(LOGIC),
+    "fan.discovery": row(LOGIC),
+    "fan.routing": row(LOGIC),
+    "fan.balancer": row(LOGIC),
+    "fan.picker": row(LOGIC),
+    "fan.sending": row(LOGIC),
+    "fan.executor": row(LOGIC),
+    "fan.local": row(LOGIC),
+    "fan.endpoint": row(LOGIC),
+    "fan.client": row(LOGIC),
+    # composition
+    "fan.settings": row(COMPOSITION, "platformdirs"),
+    "fan.plugins": row(COMPOSITION),
+    "fan.lifecycle": row(COMPOSITION),
+    "fan.loader": row(COMPOSITION),
+    "fan.app": row(COMPOSITION),
+    # aside
+    "fan.demo": row(ASIDE),
+    "fan.demo.greeter": row(ASIDE),
+    "fan.demo.v1": row(ASIDE),
+    "fan.demo.v2": row(ASIDE),
+    "fan.testing": row(ASIDE),
+    "fan.testing.fakes": row(ASIDE),
+    "fan.testing.plugin": row(ASIDE, "pytest"),
+    "fan.testing.contracts": row(ASIDE, "pytest"),
+    "fan.testing.contracts.bare": row(ASIDE),
+    "fan.testing.contracts.callers": row(ASIDE),
+    "fan.testing.contracts.concurrency": row(ASIDE, "pytest"),
+    "fan.testing.contracts.context": row(ASIDE, "pytest"),
+    "fan.testing.contracts.deadlines": row(ASIDE, "pytest"),
+    "fan.testing.contracts.errors": row(ASIDE, "pytest"),
+    "fan.testing.contracts.faults": row(ASIDE, "pytest"),
+    "fan.testing.contracts.fleet": row(ASIDE),
+    "fan.testing.contracts.forking": row(ASIDE),
+    "fan.testing.contracts.harness": row(ASIDE, "pytest"),
+    "fan.testing.contracts.probe": row(ASIDE),
+    "fan.testing.contracts.resilience": row(ASIDE, "pytest"),
+    "fan.testing.contracts.server": row(ASIDE),
+    "fan.testing.contracts.store": row(ASIDE, "pytest"),
+    "fan.testing.contracts.streams": row(ASIDE, "pytest"),
+    "fan.testing.contracts.transport": row(ASIDE),
+    "fan.testing.contracts.values": row(ASIDE, "pytest"),
+    # the program
+    "fancli": row(PROGRAM),
+    "fancli.__main__": row(PROGRAM),
+    "fancli.catalog": row(PROGRAM),
+    "fancli.coerce": row(PROGRAM),
+    "fancli.complete": row(PROGRAM, "click"),
+    "fancli.env": row(PROGRAM),
+    "fancli.exits": row(PROGRAM),
+    "fancli.group": row(PROGRAM, "click"),
+    "fancli.local": row(PROGRAM),
+    "fancli.main": row(PROGRAM),
+    "fancli.mask": row(PROGRAM),
+    "fancli.options": row(PROGRAM, "click"),
+    "fancli.output": row(PROGRAM, "click", "rich"),
+    "fancli.params": row(PROGRAM, "click"),
+    "fancli.payload": row(PROGRAM),
+    "fancli.processes": row(PROGRAM),
+    "fancli.reload": row(PROGRAM),
+    "fancli.render": row(PROGRAM),
+    "fancli.request": row(PROGRAM, "click"),
+    "fancli.scripts": row(PROGRAM),
+    "fancli.tap": row(PROGRAM),
+    "fancli.topics": row(PROGRAM),
+    "fancli.watching": row(PROGRAM),
+    # commands
+    "fancli.commands": row(COMMAND),
+    "fancli.commands.call": row(COMMAND, "click"),
+    "fancli.commands.completion": row(COMMAND, "click"),
+    "fancli.commands.demo": row(COMMAND, "click"),
+    "fancli.commands.discover": row(COMMAND, "click"),
+    "fancli.commands.help": row(COMMAND, "click"),
+    "fancli.commands.plugins": row(COMMAND),
+    "fancli.commands.push": row(COMMAND, "click"),
+    "fancli.commands.serve": row(COMMAND, "click"),
+    "fancli.commands.settings": row(COMMAND),
+}
+
+#: Everybody may import these, and the standard library less the OWNED part of it.
+EVERYWHERE = {"msgspec"}
+#: Parts of the standard library that are drivers here.
+OWNED = {"sqlite3"}
+#: Modules that may import by a name that is data, which no table of imports can see.
+BY_NAME = {"fan", "fan.loader", "fan.plugins", "fancli.group"}
+
+
+def folder_of(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of both packages: dotted name -> file."""
+    found = {}
+    for package in ("fan", "fancli"):
+        root = folder_of(package)
+        for path in root.rglob("*.py"):
+            parts = [package, *path.relative_to(root).with_suffix("").parts]
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+class Import(NamedTuple):
+    """One import: the module, and the name taken from it ("" for `import module`)."""
+
+    module: str
+    name: str
+    line: int
+    is_typing: bool
+    is_top: bool
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+def imports_in(node: ast.AST, is_typing: bool = False, is_top: bool = True) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield Import(alias.name, "", child.lineno, is_typing, is_top)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "relative imports hide where a name comes from"
+            for alias in child.names:
+                yield Import(child.module or "", alias.name, child.lineno, is_typing, is_top)
+        elif is_type_checking(child):
+            assert isinstance(child, ast.If)
+            for part in child.body:
+                yield from imports_in(ast.Module([part], []), True, is_top)
+            for part in child.orelse:
+                yield from imports_in(ast.Module([part], []), is_typing, is_top)
+        else:
+            in_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from imports_in(child, is_typing, is_top and not in_function)
+
+
+@cache
+def imports_of(module: str) -> tuple[Import, ...]:
+    return tuple(imports_in(ast.parse(modules()[module].read_text())))
+
+
+def target_of(found: Import) -> str:
+    """The module that is reached: `fan.transports.ipc` by `from fan.transports import ipc`."""
+    whole = f"{found.module}.{found.name}"
+    return whole if whole in modules() else found.module
+
+
+def is_ours(module: str) -> bool:
+    return module.partition(".")[0] in ("fan", "fancli")
+
+
+def named(module: str, found: Import) -> str:
+    return f"{module}:{found.line}: {found.module}" + (f".{found.name}" if found.name else "")
+
+
+every_module = pytest.mark.parametrize("module", sorted(modules()))
+
+
+def test_every_module_has_a_row_and_every_row_a_module() -> None:
+    assert TABLE.keys() - modules().keys() == set(), "rows without a module"
+    assert modules().keys() - TABLE.keys() == set(), "modules without a row"
+
+
+@every_module
+def test_a_level_imports_only_levels_below_it(module: str) -> None:
+    own = TABLE[module]
+    if own.level >= ASIDE:
+        return
+    for found in imports_of(module):
+        if found.is_typing or not is_ours(found.module):
+            continue
+        target = target_of(found)
+        other = TABLE[target]
+        if own.level == IMPLEMENTATION:
+            fine = other.level < own.level or (other.family == own.family != "")
+        else:
+            fine = other.level <= own.level and (
+                other.level != IMPLEMENTATION or own.level >= COMPOSITION
+            )
+        assert fine, f"{named(module, found)} is not below it"
+
+
+@every_module
+def test_implementations_never_know_each_other_not_even_their_types(module: str) -> None:
+    own = TABLE[module]
+    if own.level != IMPLEMENTATION:
+        return
+    for found in imports_of(module):
+        other = TABLE.get(target_of(found))
+        if other is not None and other.level == IMPLEMENTATION:
+            assert other.family == own.family != "", named(module, found)
+
+
+@every_module
+def test_a_driver_is_imported_by_its_owner_alone(module: str) -> None:
+    for found in imports_of(module):
+        top = found.module.partition(".")[0]
+        if is_ours(top) or top in EVERYWHERE:
+            continue
+        if top in sys.stdlib_module_names and top not in OWNED:
+            continue
+        assert top in TABLE[module].drivers, named(module, found)
+
+
+@every_module
+def test_a_row_grants_no_driver_that_is_not_used(module: str) -> None:
+    used = {found.module.partition(".")[0] for found in imports_of(module)}
+    assert used >= TABLE[module].drivers
+
+
+def test_a_driver_belongs_to_one_family() -> None:
+    owners: dict[str, set[str]] = {}
+    for module, own in TABLE.items():
+        if own.level == ASIDE:
+            continue
+        for driver in own.drivers - {"packaging"}:
+            family = "fancli" if module.startswith("fancli") else own.family
+            owners.setdefault(driver, set()).add(family or module)
+    shared = {driver: names for driver, names in owners.items() if len(names) > 1}
+    assert shared == {}
+
+
+@every_module
+def test_nothing_imports_what_stands_aside(module: str) -> None:
+    own = TABLE[module]
+    if own.level in (ASIDE, FACADE):
+        return
+    for found in imports_of(module):
+        if is_ours(found.module):
+            assert TABLE[target_of(found)].level != ASIDE, named(module, found)
+
+
+def test_no_module_needs_itself_to_be_imported() -> None:
+    """The imports at the top of modules form no cycle, so that any module can be imported first."""
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join((*way, module))
+        if module in done:
+            return
+        for found in imports_of(module):
+            target = target_of(found)
+            runs = found.is_top and not found.is_typing and is_ours(target)
+            if runs and target not in (module, "fan", "fancli"):
+                visit(target, (*way, module))
+        done.add(module)
+
+    for module in modules():
+        visit(module, ())
+
+
+@pytest.mark.parametrize("module", sorted(m for m in modules() if m.startswith("fancli")))
+def test_the_program_sees_only_public_names(module: str) -> None:
+    for found in imports_of(module):
+        if found.module == "fan" and found.name:
+            assert found.name in fan.__all__, named(module, found)
+        else:
+            assert found.module.partition(".")[0] != "fan", named(module, found)
+
+
+@pytest.mark.parametrize("module", sorted(m for m in modules() if m.startswith("fancli.commands.")))
+def test_commands_never_import_each_other(module: str) -> None:
+    for found in imports_of(module):
+        target = target_of(found)
+        assert target == module or not target.startswith("fancli.commands."), named(module, found)
+
+
+@pytest.mark.parametrize("module", sorted(m for m in modules() if not m.startswith("fancli")))
+def test_the_library_knows_nothing_of_the_program(module: str) -> None:
+    for found in imports_of(module):
+        assert found.module.partition(".")[0] != "fancli", named(module, found)
+
+
+@every_module
+def test_only_the_composition_imports_by_name(module: str) -> None:
+    if module in BY_NAME or TABLE[module].level == ASIDE:
+        return
+    tree = ast.parse(modules()[module].read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("importlib.import_module", "import_module", "__import__"), (
+                f"{module}:{node.lineno}"
+            )

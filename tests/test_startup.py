@@ -1,0 +1,174 @@
+"""What a one-shot command imports, by name: start-up is most of what a command costs.
+
+Every module that is loaded beyond what `import click, msgspec` loads anyway has to stand here.
+Whoever adds one pays for it on every TAB and every call in a loop, so it is a decision, taken here.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+import fan
+from fan.demo.v1 import Greeter
+
+#: Never on any of these ways, whatever else changes: each costs more than the whole command does.
+HEAVY = {
+    "asyncio", "hypothesis", "importlib.metadata", "jaeger_client", "kazoo", "opentracing",
+    "packaging", "pika", "platformdirs", "pybreaker", "redis", "rich", "tornado", "uvicorn",
+}  # fmt: skip
+
+
+class Way(NamedTuple):
+    """One way through the program, and the modules that it may import."""
+
+    args: tuple[str, ...]
+    #: Of ours, exactly.
+    ours: frozenset[str]
+    #: Of others and of the standard library, at most: versions of Python differ.
+    others: frozenset[str]
+    variables: tuple[tuple[str, str], ...] = ()
+
+
+def names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def tab(line: str) -> tuple[tuple[str, str], ...]:
+    """What a shell says when TAB is pressed at the end of a line."""
+    words = str(len(line.split()) - 1)
+    return (
+        ("_FAN_COMPLETE", "bash_complete"),
+        ("COMP_LINE", line),
+        ("COMP_POINT", str(len(line))),
+        ("COMP_WORDS", line),
+        ("COMP_CWORD", words),
+    )
+
+
+#: Of ours, by every command.
+PROGRAM = names(
+    """
+    fancli fancli.env fancli.exits fancli.group fancli.main fancli.mask fancli.output
+    fancli.params
+    """
+)
+#: To find a service in the registry.
+LOOK_UP = names(
+    """
+    fan fan.discovery fan.errors fan.message fan.model fan.names fan.plugins fan.settings
+    fan.stores fan.stores.base fan.stores.locks fan.stores.rules fan.stores.sqlite
+    fan.stores.sqlite_channel fan.stores.sqlite_errors fan.stores.sqlite_rows
+    fan.stores.sqlite_schema fancli.coerce fancli.commands fancli.commands.call
+    fancli.complete fancli.options fancli.payload fancli.render fancli.request fancli.scripts
+    """
+)
+#: To call it.
+CALL = names(
+    """
+    fan.app fan.balancer fan.client fan.codec fan.context fan.dispatch fan.drivers
+    fan.endpoint fan.exchange fan.failures fan.hosting fan.local fan.middleware
+    fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead fan.middleware.deadline
+    fan.middleware.hops fan.middleware.retry fan.picker fan.routing fan.runner fan.sending
+    fan.service fan.signature fan.transports fan.transports.base
+    """
+)
+#: Of the standard library, by what asks the registry.
+STANDARD = names(
+    """
+    _bisect _contextvars _heapq _locale _random _sha512 _struct bisect click.shell_completion
+    contextvars difflib fcntl heapq locale math platform random select shlex signal struct
+    """
+)
+
+WAYS: dict[str, Way] = {
+    "fan --help": Way(
+        ("--help",),
+        PROGRAM | names(""),
+        names(
+            """
+            _bz2 _compression _locale _lzma bz2 click._textwrap fnmatch locale lzma shutil
+            signal zlib
+            """
+        ),
+    ),
+    "fan call -t ipc": Way(
+        ("call", "greeter.hello", "name=Ada", "-t", "ipc"),
+        PROGRAM | LOOK_UP | CALL | names(
+            """
+            fan.transports.ipc fan.transports.ipc_client fan.transports.ipc_failures
+            fan.transports.ipc_frames
+            """
+        ),
+        STANDARD | names(""),
+    ),
+    "fan call -t http": Way(
+        ("call", "greeter.hello", "name=Ada", "-t", "http"),
+        PROGRAM | LOOK_UP | CALL | names(
+            """
+            fan.transports.http fan.transports.http_client fan.transports.http_proxy
+            fan.transports.http_wire
+            """
+        ),
+        STANDARD | names(
+            """
+            array httptools httptools._version httptools.parser httptools.parser.errors
+            httptools.parser.parser httptools.parser.protocol httptools.parser.url_parser
+            selectors socket
+            """
+        ),
+    ),
+    "a TAB on a command": Way(
+        (),
+        PROGRAM | names("fancli.complete fancli.scripts"),
+        names("_locale click.shell_completion locale shlex signal"),
+        tab("fan ca"),
+    ),
+    "a TAB on a method": Way(
+        (),
+        PROGRAM | LOOK_UP | names(""),
+        STANDARD,
+        tab("fan call greeter.he"),
+    ),
+}
+
+
+def loaded(code: str, *args: str, **variables: str) -> set[str]:
+    """Names of the modules that a fresh interpreter has loaded when it has run `code`."""
+    code = f"import sys; {code}; print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, *args],
+        env={**os.environ, **variables}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=50, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *talk, names = done.stderr.splitlines()
+    assert talk == []
+    return set(names.split())
+
+
+@pytest.fixture
+def greeter(registry_url: str) -> Iterator[None]:
+    """A greeter that answers over ipc and http, in this process, found through the registry."""
+    with fan.App(Greeter(), settings=fan.load_settings().settings) as app:
+        app.start(("ipc", "http=127.0.0.1:0"))
+        yield
+
+
+@pytest.mark.usefixtures("greeter")
+@pytest.mark.parametrize("name", WAYS)
+def test_a_command_imports_what_is_listed_and_no_more(name: str) -> None:
+    way = WAYS[name]
+    free = loaded("import click, msgspec, sqlite3")
+    run = "from fancli.main import main; assert main() == 0"
+    found = loaded(run, *way.args, **dict(way.variables))
+    assert not found & HEAVY
+    ours = {module for module in found if module.partition(".")[0] in ("fan", "fancli")}
+    assert ours == way.ours
+    others = {module for module in found - ours - free if "cython" not in module}
+    assert others - way.others == set()

@@ -37,8 +37,11 @@ _HOME = {
     "NotFound": "errors",
     "Options": "middleware.base",
     "OutOfRange": "errors",
+    "Letter": "model",
     "Param": "model",
     "PermissionDenied": "errors",
+    "Queue": "model",
+    "QueueName": "model",
     "RemoteError": "errors",
     "Request": "message",
     "ResourceExhausted": "errors",
@@ -60,7 +63,9 @@ _HOME = {
     "parse_duration": "settings",
     "parse_target": "routing",
     "plugins": "",
+    "push": "service",
     "rpc": "service",
+    "subscribe": "service",
     "versions": "",
     "wrap": "executor",
 }
@@ -143,13 +148,18 @@ if TYPE_CHECKING:
     from fan.model import Choice as Choice
     from fan.model import Instance as Instance
     from fan.model import Interface as Interface
+    from fan.model import Letter as Letter
     from fan.model import MethodInfo as MethodInfo
     from fan.model import Param as Param
+    from fan.model import Queue as Queue
+    from fan.model import QueueName as QueueName
     from fan.model import Route as Route
     from fan.model import ServiceInfo as ServiceInfo
     from fan.routing import parse_target as parse_target
     from fan.service import Service as Service
+    from fan.service import push as push
     from fan.service import rpc as rpc
+    from fan.service import subscribe as subscribe
     from fan.settings import Loaded as Loaded
     from fan.settings import Settings as Settings
     from fan.settings import load_settings as load_settings

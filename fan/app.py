@@ -25,7 +25,7 @@ from fan.middleware.base import Middleware
 from fan.model import Address
 from fan.picker import Picker
 from fan.runner import LoopThread
-from fan.service import Service
+from fan.service import Service, check_topic
 from fan.settings import Settings, load_settings
 from fan.stores.base import Store
 from fan.transports.base import Transport
@@ -33,6 +33,7 @@ from fan.transports.base import Transport
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
+    from fan.events import Subscriber
     from fan.lifecycle import Lifecycle
 
 
@@ -99,6 +100,7 @@ class App:
         self._pool: ThreadPoolExecutor | None = None
         self._lifecycle: Lifecycle | None = None
         self._mailboxes: weakref.WeakKeyDictionary[Any, Mailbox] = weakref.WeakKeyDictionary()
+        self._subscribers: weakref.WeakSet[Subscriber] = weakref.WeakSet()
         self.runner = LoopThread()
         self.discovery = Discovery(
             lambda: self.store,
@@ -241,6 +243,8 @@ class App:
         """What is registered or routed changed: a route may name another version by now."""
         if self.is_started:
             self.rebind()
+            if self._lifecycle is not None:
+                self._lifecycle.reroute()
 
     def enlist(self, endpoint: Endpoint) -> None:
         """Tell an endpoint where it is called, now and at every change."""
@@ -287,6 +291,8 @@ class App:
             return
         self._is_closed = True
         self.stop()
+        for subscriber in list(self._subscribers):
+            subscriber.close()
         self.discovery.close()
         for transport in self._transports.values():
             transport.close()
@@ -335,6 +341,41 @@ class App:
     async def apush(self, target: str, /, *args: Any, **kwargs: Any) -> None:
         """Hand a message over from a coroutine."""
         await self.client.apush(target, *args, **kwargs)
+
+    def publish(self, topic: str, /, *args: Any, **kwargs: Any) -> None:
+        """Tell an event to all who subscribed to its topic; return once the broker has it."""
+        self.client.publish(topic, *args, **kwargs)
+
+    async def apublish(self, topic: str, /, *args: Any, **kwargs: Any) -> None:
+        """Tell an event from a coroutine."""
+        await self.client.apublish(topic, *args, **kwargs)
+
+    def subscribe(
+        self,
+        topic: str,
+        handle: Callable[..., Any],
+        *,
+        group: str = "",
+        transport: str = "",
+        peer: str = "",
+    ) -> Subscriber:
+        """Have `handle` called with the events of a topic, until the subscription is closed. Each
+        event goes to one member of a `group`; without one, to every subscriber that is there.
+        `transport` is one over a broker, `peer` the URL of one; by default the settings' `queue`.
+        Raises ValueError for what is no topic, and what `Transport.subscribe` raises."""
+        from fan.events import Subscriber
+
+        check_topic(topic)
+        if peer:
+            address = Address(peer)
+            carrier = self.transport_for(address)
+        else:
+            carrier = self.transport(transport or self.settings.queue)
+            address = carrier.home()
+        subscriber = Subscriber(self, topic, handle)
+        subscriber.open(carrier, address, group)
+        self._subscribers.add(subscriber)
+        return subscriber
 
     def stream(self, target: str, /, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """The items of a streaming method."""

@@ -157,6 +157,18 @@ class Client:
             endpoint.aim(exc)
             raise
 
+    def publish(self, topic: str, /, *args: Any, **kwargs: Any) -> None:
+        """Tell an event to all who subscribed to its topic; return once the broker has it. Raises
+        ValueError for what is no topic."""
+        content_type, body = encode_arguments(args, kwargs)
+        self.announce(topic, content_type, body)
+
+    async def apublish(self, topic: str, /, *args: Any, **kwargs: Any) -> None:
+        """The same from a coroutine."""
+        content_type, body = encode_arguments(args, kwargs)
+        call = self._sender.begin_event(topic, content_type, body)
+        await drive_async(self._sender.chain, call, self._app.mailbox())
+
     def stream(self, target: str, /, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """The items of a streaming method, as they arrive. Closing the iterator ends the stream."""
         endpoint = self._endpoint(target)
@@ -203,6 +215,15 @@ class Client:
         exception that it raises has `attempts`, `trace_id` and `timing_ms` where they are known."""
         started = time.monotonic()
         call = self._sender.begin(kind, service, method, self.options.want, content_type, body)
+        return self._outcome(call, started)
+
+    def announce(self, topic: str, content_type: str, body: bytes) -> Result:
+        """One event with an encoded body, with all that is known of its outcome, as `request` has
+        it."""
+        started = time.monotonic()
+        return self._outcome(self._sender.begin_event(topic, content_type, body), started)
+
+    def _outcome(self, call: Call, started: float) -> Result:
         call.marks = {}
         try:
             response = drive(self._sender.chain, call)

@@ -13,7 +13,7 @@ import msgspec
 from fan.errors import FanError, Unavailable, Unimplemented
 from fan.exchange import Exchange
 from fan.failures import error_response
-from fan.hosting import Hosting
+from fan.hosting import Hosted, Hosting
 from fan.message import Request, Response
 from fan.middleware.base import Inbound, InboundNext, Middleware, Steps
 from fan.service import Method
@@ -42,6 +42,11 @@ class Dispatcher:
     def __repr__(self) -> str:
         state = "draining" if self._is_draining else "open"
         return f"<Dispatcher {state} services={len(self.hosting)} in_flight={self.in_flight}>"
+
+    @property
+    def push_timeout(self) -> float:
+        """Seconds that one delivery of a queued push or event may take, unless its method says."""
+        return float(self._app.settings.push_timeout)
 
     @property
     def in_flight(self) -> int:
@@ -80,20 +85,38 @@ class Dispatcher:
         *,
         is_cancelled: Callable[[], bool] | None = None,
         peer: str = "",
+        is_queued: bool = False,
     ) -> Response | Future[Response] | Stream:
         """Answer one request: see `transports.base.Handler`."""
         try:
-            if self._is_draining:
-                raise Unavailable(f"{request.service} is draining", reason="draining")
             hosted = self.hosting.find(request)
             method = hosted.method(request.method)
-            if method.is_stream is not (request.kind == "stream"):
-                raise _wrong_kind(request, method)
         except FanError as exc:
-            return error_response(request, exc)
+            return error_response(request, _draining(request) if self._is_draining else exc)
+        return self.handle(
+            request, hosted, method, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued
+        )
+
+    def handle(
+        self,
+        request: Request,
+        hosted: Hosted,
+        method: Method,
+        *,
+        is_cancelled: Callable[[], bool] | None = None,
+        peer: str = "",
+        is_queued: bool = False,
+    ) -> Response | Future[Response] | Stream:
+        """Answer one request by a method that was found for it."""
+        if self._is_draining:
+            return error_response(request, _draining(request))
+        if method.is_stream is not (request.kind == "stream"):
+            return error_response(request, _wrong_kind(request, method))
         if request.principal and not peer:
             request = msgspec.structs.replace(request, principal="")
-        exchange = Exchange(self, request, hosted, method, is_cancelled)
+        if is_queued and request.kind in ("push", "event") and request.gen:
+            request = msgspec.structs.replace(request, gen=0)  # pinned anew at each delivery
+        exchange = Exchange(self, request, hosted, method, is_cancelled, is_queued=is_queued)
         return exchange.run(self._chain, peer)
 
     def begin(self) -> None:
@@ -122,6 +145,10 @@ def server_chain(layers: list[Middleware], innermost: InboundNext) -> InboundNex
         if type(layer).on_request is not Middleware.on_request:
             chain = partial(layer.on_request, next=chain)
     return chain
+
+
+def _draining(request: Request) -> FanError:
+    return Unavailable(f"{request.service or request.topic} is draining", reason="draining")
 
 
 def _wrong_kind(request: Request, method: Method) -> FanError:

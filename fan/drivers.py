@@ -217,6 +217,8 @@ def _carry(step: Send, call: Call) -> Any:
         return step.transport.call(step.address, step.request, marks=step.marks)
     if kind == "stream":
         return _open(step, call)
+    if kind == "event":
+        return step.transport.publish(step.address, step.request)
     return step.transport.send(step.address, step.request)
 
 

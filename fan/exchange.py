@@ -41,8 +41,8 @@ class Exchange:
     """One request on its way through the layers, the handler and back."""
 
     __slots__ = (
-        "_args", "_dispatcher", "_hosted", "_kwargs", "_method", "_started", "_steps",
-        "context", "request", "step",
+        "_args", "_dispatcher", "_has_answer", "_hosted", "_kwargs", "_method", "_started",
+        "_steps", "context", "request", "step",
     )  # fmt: skip
 
     def __init__(
@@ -52,18 +52,26 @@ class Exchange:
         hosted: Hosted,
         method: Method,
         is_cancelled: Callable[[], bool] | None,
+        *,
+        is_queued: bool = False,
     ) -> None:
         self._dispatcher = dispatcher
         self._hosted = hosted
         self._method = method
         self.request = request
         self._started = time.monotonic()
+        is_call = request.kind in ("call", "stream")
+        #: Whether whoever sent it waits for what the handler does: a caller, or a queue.
+        self._has_answer = is_call or is_queued
+        seconds = request.timeout_ms / 1000
+        if is_queued and not is_call:  # the sender's time was for having it accepted
+            seconds = method.timeout or dispatcher.push_timeout
         self.context = Context(
             site=hosted.sites[method.name],
             request=request,
-            own_deadline=self._started + request.timeout_ms / 1000,
+            own_deadline=self._started + seconds,
             # Whoever pushed has its answer; what its connection does then is no cancellation.
-            cancel_probe=is_cancelled if request.kind != "push" else None,
+            cancel_probe=is_cancelled if is_call else None,
         )
         self.step = Invoke(self._run_plain)
 
@@ -85,7 +93,7 @@ class Exchange:
             while type(step) is Sleep:
                 time.sleep(step.seconds)
                 step = steps.send(None)
-            if self.request.kind == "push":
+            if not self._has_answer:
                 return self._accept()
             if method.kind == "plain":
                 return self._finish(self._run_plain)
@@ -174,7 +182,7 @@ class Exchange:
             answer.set_result(self._finish(partial(_raise, self._leaving(exc))))
             return answer
         # Who pushed has gone: nobody's deadline ends what it began.
-        timeout = self.context.remaining if self.request.kind != "push" else None
+        timeout = self.context.remaining if self._has_answer else None
         work = self._dispatcher._app.runner.start(coroutine, variables, timeout)
         answer.add_done_callback(lambda f: work.cancel() if f.cancelled() else None)
 

@@ -23,7 +23,7 @@ def interface_of(service: Service) -> Interface:
         Version(service.version)
     except (InvalidVersion, TypeError):
         raise ValueError(f"{name}: {service.version!r} is no version (PEP 440, as 1.2.3)") from None
-    methods = tuple(describe(m) for _, m in sorted(method_table(service).items()))
+    methods = tuple(describe(m, name) for _, m in sorted(method_table(service).items()))
     bare = Interface(
         service=name,
         version=service.version,
@@ -35,8 +35,8 @@ def interface_of(service: Service) -> Interface:
     return msgspec.structs.replace(bare, hash=digest)
 
 
-def describe(method: Method) -> MethodInfo:
-    """What a caller may know of one method."""
+def describe(method: Method, service: str = "") -> MethodInfo:
+    """What a caller may know of one method of a service."""
     schemas, definitions = _schemas(method.signature.annotations())
     types = ErrorTypes()
     for cls in method.raises:
@@ -50,6 +50,8 @@ def describe(method: Method) -> MethodInfo:
         is_idempotent=method.is_idempotent,
         timeout=method.timeout,
         raises=tuple(types.name_of(cls) for cls in method.raises),
+        is_push=method.is_push,
+        topics=tuple(f"{t.name}/{service if t.group is None else t.group}" for t in method.topics),
         definitions=definitions,
     )
 

@@ -2,16 +2,16 @@
 
 Start: listeners open (a service that is not up yet is refused as unavailable), every instance is
 registered as `starting`, the services start in the order of their hard dependencies, they are up,
-and a service without a route is given one. Stop: the instances are marked draining, nothing new is
-accepted, what is in flight ends, the services stop in reverse, everything closes, and the instances
-are deregistered.
+a service without a route is given one, and what waits in the queues of brokers is taken. Stop: the
+instances are marked draining, nothing new is accepted, what is in flight ends, the services stop in
+reverse, everything closes, and the instances are deregistered.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from fan.errors import (
 )
 from fan.failures import error_response
 from fan.hosting import Hosted
+from fan.intake import Intake
 from fan.interface import dependencies, interface_of
 from fan.message import Request, Response
 from fan.model import Instance, Interface, State
@@ -49,6 +50,7 @@ class Lifecycle:
     def __init__(self, app: App) -> None:
         self._app = app
         self._listeners: list[Listener] = []
+        self._intake = Intake(app)
         self._instances: dict[str, Instance] = {}
         self._started: list[Hosted] = []
         #: Ids of instances that are not up yet.
@@ -94,6 +96,7 @@ class Lifecycle:
                 self._set_state(one.instance_id, "up")
             for one in hosted:
                 self._adopt(one, adopt)
+            self._intake.open(self._listeners, self._handler())
         except BaseException:
             # A registry that failed fails again on the way out; the first time is what is raised.
             self._is_failing = True
@@ -113,6 +116,7 @@ class Lifecycle:
             # to repeat elsewhere. The registry may be down: we leave all the same.
             for instance_id in self._instances:
                 self._attempt("mark as draining", partial(self._set_state, instance_id, "draining"))
+            self._attempt("stop taking events", self._intake.drain)
             for listener in self._listeners:
                 self._attempt("stop accepting", listener.drain)
         return self._app.dispatcher.wait_idle(max(0.0, deadline - time.monotonic()))
@@ -127,6 +131,8 @@ class Lifecycle:
         for one in reversed(self._started):
             self._attempt(f"stop {one.name}", partial(self._run, one.service.service_stop))
         self._started.clear()
+        left = max(0.0, deadline - time.monotonic())
+        self._attempt("end the subscriptions", partial(self._intake.close, left))
         for listener in self._listeners:
             left = max(0.0, deadline - time.monotonic())
             self._attempt("close a listener", partial(listener.close, left))
@@ -136,11 +142,19 @@ class Lifecycle:
         self._instances.clear()
         self._waiting.clear()
 
+    def reroute(self) -> None:
+        """The routes changed: other versions take what is in the queues."""
+        if self._listeners and not self._is_draining:
+            self._attempt("follow a changed route", self._intake.update)
+
     # The steps
 
-    def _listen(self, transports: Iterable[str]) -> None:
-        handler = Gate(self._app.dispatcher, self._waiting, self._app.dispatcher.hosting.find)
-        for spec in transports:
+    def _handler(self) -> Gate:
+        return Gate(self._app.dispatcher, self._waiting, self._app.dispatcher.hosting.find)
+
+    def _listen(self, transports: Sequence[str]) -> None:
+        handler = self._handler()
+        for spec in (*transports, *self._intake.missing(transports)):
             scheme, _, bind = spec.partition("=")
             if scheme == "ipc" and not bind:
                 self._app.settings.runtime_folder()  # refuses a folder that others may use
@@ -240,6 +254,7 @@ class Gate:
         *,
         is_cancelled: Callable[[], bool] | None = None,
         peer: str = "",
+        is_queued: bool = False,
     ) -> Response | Future[Response] | Stream:
         """Answer one request: see `transports.base.Handler`."""
         if self._waiting:
@@ -249,7 +264,9 @@ class Gate:
                     raise Unavailable(f"{one.name} is not up yet", reason="no_instance")
             except FanError as exc:
                 return error_response(request, exc)
-        return self._dispatcher(request, is_cancelled=is_cancelled, peer=peer)
+        return self._dispatcher(
+            request, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued
+        )
 
 
 def start_order(hosted: Sequence[Hosted]) -> list[Hosted]:

@@ -47,6 +47,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     #: Absolute, epoch milliseconds, advisory: the server uses the smaller one.
     deadline_ms: int | None = None
     ttl_ms: int | None = None
+    #: What an event is about; who handles it stands in its subscription, not in the message.
+    topic: str = ""
     traceparent: str = ""
     tracestate: str = ""
     baggage: dict[str, str] = {}

@@ -9,7 +9,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from fan.message import Request
+
 State = Literal["starting", "up", "draining"]
+
+#: Transports over a broker, where what was accepted waits for whoever handles it.
+QUEUES = ("amqp", "redis", "database")
 
 #: A weight of the whole: weights are basis points, and those of a route sum to this.
 WHOLE = 10_000
@@ -52,6 +57,11 @@ class MethodInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     timeout: float | None = None
     #: Stable names of the errors it declares.
     raises: tuple[str, ...] = ()
+    #: Whether it is meant to be pushed (`@push`).
+    is_push: bool = False
+    #: The events that it handles (`@subscribe`), as `TOPIC/GROUP`; without a group every instance
+    #: gets each.
+    topics: tuple[str, ...] = ()
     #: Shared definitions that the schemas refer to as `#/$defs/NAME`.
     definitions: dict[str, Any] = {}
 
@@ -166,7 +176,76 @@ class Choice(msgspec.Struct, frozen=True):
         return transport_of(self.address)
 
 
+#: Schemes of addresses that are another name of a transport.
+ALIASES = {"unix": "ipc", "https": "http", "amqps": "amqp", "rediss": "redis"}
+
+
 def transport_of(address: Address) -> str:
     """Name of the transport that carries to an address."""
-    scheme = address.scheme
-    return {"unix": "ipc", "https": "http"}.get(scheme, scheme)
+    return ALIASES.get(address.scheme, address.scheme)
+
+
+class QueueName(msgspec.Struct, frozen=True):
+    """One queue, named the same on every broker: `greeter` holds the pushes of a service,
+    `greeter@1.0.0` the calls of one version, `orders.created/shop` the events of a topic for a
+    group."""
+
+    service: str = ""
+    version: str = ""
+    topic: str = ""
+    group: str = ""
+
+    def __str__(self) -> str:
+        if self.topic:
+            return f"{self.topic}/{self.group}"
+        return f"{self.service}@{self.version}" if self.version else self.service
+
+    @property
+    def kind(self) -> Literal["call", "push", "event"]:
+        """What waits in it."""
+        if self.topic:
+            return "event"
+        return "call" if self.version else "push"
+
+    @classmethod
+    def parse(cls, text: str) -> QueueName:
+        """The name that `str()` gives. Raises ValueError for what is none."""
+        topic, slash, group = text.rpartition("/")
+        if slash:
+            if topic and group:
+                return cls(topic=topic, group=group)
+        else:
+            service, at, version = text.partition("@")
+            if service and bool(version) is bool(at):
+                return cls(service, version)
+        raise ValueError(
+            f"{text!r} is no queue: SERVICE (pushes), SERVICE@VERSION (calls) or TOPIC/GROUP"
+        )
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """How one queue stands. None: the broker does not tell."""
+
+    name: QueueName
+    #: Messages that wait for a worker.
+    ready: int = 0
+    #: Messages that a worker has in hand.
+    in_flight: int | None = None
+    #: Messages that nobody could handle, or that were not worth it any more.
+    dead: int = 0
+    consumers: int | None = None
+    #: Seconds that the first message has waited.
+    oldest: float | None = None
+
+
+class Letter(msgspec.Struct, frozen=True, kw_only=True):
+    """One message in a queue, for who looks at it. `number` is the broker's own name of it."""
+
+    number: str
+    request: Request
+    #: How often it was given to a worker.
+    deliveries: int = 0
+    #: When it was accepted, RFC 3339 UTC; empty where the broker does not tell.
+    at: str = ""
+    #: Of a dead letter: why nobody handled it, as `CODE/REASON: message`.
+    error: str = ""

@@ -13,7 +13,7 @@ from fan.balancer import RoundRobin, by_shard
 from fan.discovery import Discovery
 from fan.errors import FanError, NotFound
 from fan.middleware.base import Options
-from fan.model import Address, Choice, Instance, MethodInfo, ServiceInfo, transport_of
+from fan.model import QUEUES, Address, Choice, Instance, MethodInfo, ServiceInfo, transport_of
 from fan.routing import address_of, candidates, choose_version
 
 
@@ -74,6 +74,19 @@ class Picker:
             if choices:
                 return choices[self._balancer.turn(len(choices))]
         return self._choose(table.info, method, options, sticky, tried)
+
+    def pick_queue(
+        self, table: Table, method: str, options: Options, sticky: str, tried: AbstractSet[str]
+    ) -> Choice:
+        """The same for a push: a queue that an instance is served over, where there is one, keeps
+        it whatever happens to the instance."""
+        if options.transport in ("", "auto") and not (options.want or options.instance):
+            for name in QUEUES:
+                queued = msgspec.structs.replace(options, transport=name)
+                choices = self._choices(table, queued) if table.version else ()
+                if choices:
+                    return choices[0]
+        return self.pick(table, method, options, sticky, tried)
 
     def _choose(
         self, info: ServiceInfo, method: str, options: Options, sticky: str, tried: AbstractSet[str]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from fan.errors import InvalidArgument, Unimplemented
+from fan.model import ALIASES as ALIASES
 from fan.settings import Settings, default_registry, did_you_mean, normal_registry
 
 if TYPE_CHECKING:
@@ -35,9 +36,6 @@ STORES = {
     "memory": "fan.stores.memory:MemoryStore",
     "sqlite": "fan.stores.sqlite:SqliteStore",
 }
-#: Schemes of addresses that are another name of a transport.
-ALIASES = {"unix": "ipc", "https": "http"}
-
 TABLES: dict[Kind, dict[str, str]] = {"transport": TRANSPORTS, "store": STORES}
 GROUPS: dict[Kind, str] = {"transport": "fan.transports", "store": "fan.stores"}
 

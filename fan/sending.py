@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fan.context import current, new_id
-from fan.errors import FanError
+from fan.errors import FanError, InvalidArgument
 from fan.hosting import Hosted
 from fan.message import Request, Response
 from fan.middleware.base import Call, CallNext, Middleware, Options, Send, Steps
-from fan.model import Address, Choice
+from fan.model import Address, Choice, transport_of
 from fan.picker import Table, peer
+from fan.service import check_topic
+from fan.transports.base import Transport
 
 if TYPE_CHECKING:
     from fan.app import App
@@ -83,7 +85,7 @@ class Sender:
         if hosted is not None:
             call.hosted, call.version = hosted.instance_id, hosted.version
             call.is_idempotent = getattr(hosted.table.get(method), "is_idempotent", False)
-        elif not options.peers:
+        elif not options.peers and kind != "event":
             self._look_up(call)
         return call
 
@@ -102,7 +104,18 @@ class Sender:
                 own = time.monotonic() + info.timeout
                 call.deadline = own if call.parent is None else min(own, call.deadline)
 
+    def begin_event(self, topic: str, content_type: str, body: bytes) -> Call:
+        """An event about a topic, which goes to a broker and not to a service. Raises ValueError
+        for what is no topic."""
+        check_topic(topic)
+        call = self.begin("event", "", "", "", content_type, body)
+        call.topic = topic
+        return call
+
     def _pick(self, call: Call, next: CallNext) -> Steps:
+        if call.kind == "event":
+            call.address, call.transport = self._broker(call)
+            return next(call)
         if call.hosted:
             call.address, call.transport = LOCAL, self._app.transport("local")
             return next(call)
@@ -113,28 +126,64 @@ class Sender:
             raise
         call.instance, call.address, call.version = choice.instance, choice.address, choice.version
         call.gen = call.gen or choice.gen
-        call.transport = self._app.transport_for(choice.address)
+        transport = call.transport = self._app.transport_for(choice.address)
+        if transport.is_shared and not (call.options.instance or call.options.shard):
+            call.instance = None  # whichever takes it from the queue
         if call.marks is not None:
             call.marks.setdefault("resolved", time.monotonic())
         return next(call)
+
+    def _broker(self, call: Call) -> tuple[Address, Transport]:
+        """Where an event goes: the peer that is named, else the broker that the settings name."""
+        options = call.options
+        if options.peers:
+            address = Address(options.peers[0])
+            return address, self._app.transport_for(address)
+        name = options.transport if options.transport not in ("", "auto") else ""
+        transport = self._app.transport(name or self._app.settings.queue)
+        return transport.home(), transport
 
     def _choose(self, call: Call) -> Choice:
         options, picker = call.options, self._app.picker
         if options.peers:
             return peer(call.service, call.method, options, call.tried)
+        if call.kind == "push" and options.transport not in ("", "auto"):
+            transport = self._app.transport(options.transport)
+            if transport.is_shared:
+                return self._queued(call, transport)
         sticky = options.sticky or call.traceparent[3:35]
         table: Table = call.table
         if call.attempt:
             if not call.gen:
                 self._app.discovery.forget(call.service)  # `retry` found the route stale
             table = call.table = picker.look(call.service, call.deadline)
+        find = partial(
+            picker.pick_queue if call.kind == "push" else picker.pick,
+            method=call.method, options=options, sticky=sticky, tried=call.tried,
+        )  # fmt: skip
         try:
-            return picker.pick(table, call.method, options, sticky, call.tried)
+            return find(table)
         except FanError:
             fresh = picker.look_again(table, call.deadline)  # the watch may be behind
             if fresh is None:
                 raise
-            return picker.pick(fresh, call.method, options, sticky, call.tried)
+            return find(fresh)
+
+    def _queued(self, call: Call, transport: Transport) -> Choice:
+        """The queue of a service, which takes a push whether anybody is up or not: at the address
+        that an instance has, else at the broker that the settings name."""
+        options = call.options
+        if options.want:
+            raise InvalidArgument(
+                f"a push over {transport.scheme} goes to the version that is routed when it is"
+                f" delivered: {call.target}@{options.want} cannot be asked for"
+            )
+        offered = (a for i in call.table.info.instances for a in i.addresses)
+        found = next((a for a in offered if transport_of(a) == transport.scheme), None)
+        return Choice(
+            call.service, call.method, found or transport.home(), gen=call.table.info.gen,
+            why=(f"the queue of {call.service}",),
+        )  # fmt: skip
 
     def _send(self, call: Call) -> Steps:
         request = self._request(call)
@@ -166,7 +215,8 @@ class Sender:
             content_type=call.content_type,
             body=call.body,
         )
-        if parent is None and not call.attempt and call.kind == "call" and self._is_bare(call):
+        is_first = parent is None and not call.attempt and call.kind == "call"
+        if is_first and self._is_bare(call) and not call.transport.is_shared:  # type: ignore[union-attr]
             return request
         return msgspec.structs.replace(request, **self._rest(call))
 
@@ -180,6 +230,7 @@ class Sender:
             "kind": call.kind,
             "key": call.key or (call.id if call.attempt else ""),
             "want": options.want,
+            "topic": call.topic,
             "shard": options.shard,
             "ttl_ms": int(options.ttl * 1000) if options.ttl else None,
             "baggage": options.baggage,
@@ -187,6 +238,8 @@ class Sender:
             "principal": options.principal,
             "attempt": call.attempt,
         }
+        if call.version and call.kind in ("call", "stream") and call.transport.is_shared:  # type: ignore[union-attr]
+            rest["want"] = call.version
         if options.caller:
             rest["caller"] = options.caller
         if parent is not None:

@@ -23,6 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _SEGMENT = r"[A-Za-z_][A-Za-z0-9_-]*"
 _SERVICE_NAME = re.compile(rf"{_SEGMENT}(\.{_SEGMENT})*")
+_TOPIC = _SERVICE_NAME
 _METHOD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _MAX_NAME = 255
 
@@ -30,14 +31,25 @@ _MAX_NAME = 255
 _MARK = "__fan_rpc__"
 
 
+class Topic(msgspec.Struct, frozen=True):
+    """What one `@subscribe` says: a topic, and the group that shares its events. None is the
+    service's own name, empty is none at all."""
+
+    name: str
+    group: str | None = None
+
+
 class RpcOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What `@rpc` says of a method. `timeout` is seconds; `dedupe` is "memory" or "shared"."""
+    """What `@rpc`, `@push` and `@subscribe` say of a method. `timeout` is seconds; `dedupe` is
+    "memory" or "shared"."""
 
     name: str = ""
     idempotent: bool = False
     timeout: float | None = None
     raises: tuple[type[BaseException], ...] = ()
     dedupe: str = "memory"
+    is_push: bool = False
+    topics: tuple[Topic, ...] = ()
 
 
 @overload
@@ -64,19 +76,92 @@ def rpc(fn: Any = "", /, **options: Any) -> Any:
     default of its callers. `raises` lists the application's own errors that come back to the caller
     as themselves.
     """
+    return _mark(fn, options)
+
+
+@overload
+def push(fn: F, /) -> F: ...
+
+
+@overload
+def push(
+    name: str = "",
+    /,
+    *,
+    idempotent: bool = False,
+    timeout: float | None = None,
+    raises: Iterable[type[BaseException]] = (),
+    dedupe: str = "memory",
+) -> Callable[[F], F]: ...
+
+
+def push(fn: Any = "", /, **options: Any) -> Any:
+    """Make a method that is meant to be pushed: `@push`, `@push("name", timeout=300)`.
+
+    It takes the options of `@rpc`, and can be called like any other; a service that has one is
+    served over a queue too, so that what was accepted outlives whoever was to handle it. `timeout`
+    (seconds) is what one delivery may take; a message is delivered until it was handled, five times
+    by default, then it is a dead letter: it may come twice.
+    """
+    return _mark(fn, {**options, "is_push": True})
+
+
+def subscribe(
+    topic: str, /, *, group: str = "", broadcast: bool = False, timeout: float | None = None
+) -> Callable[[F], F]:
+    """Make a method that handles the events of a topic: `@subscribe("orders.created")`.
+
+    Each event goes to one instance of a `group`, by default that of all instances of the service
+    whose version is routed; with `broadcast` to every instance that is there. An event is delivered
+    as a push is. A method may subscribe to several topics, and be called by name as well.
+    """
+    check_topic(topic)
+    if group and (broadcast or not _SERVICE_NAME.fullmatch(group)):
+        raise ValueError(f"{group!r} is no group: a dotted name, and none for a broadcast")
+
+    def decorate(function: Any) -> Any:
+        marked: RpcOptions = getattr(function, _MARK, RpcOptions())
+        new = Topic(topic, "" if broadcast else group or None)
+        changes: dict[str, Any] = {"topics": (*marked.topics, new)}
+        if timeout is not None:
+            changes["timeout"] = _checked_timeout(timeout)
+        setattr(function, _MARK, msgspec.structs.replace(marked, **changes))
+        return function
+
+    return decorate
+
+
+def check_topic(topic: str) -> None:
+    """Raise ValueError for what is no topic."""
+    if not _TOPIC.fullmatch(topic) or len(topic) > _MAX_NAME:
+        raise ValueError(
+            f"{topic!r} is no topic: dotted parts of letters, digits, '_' and '-', "
+            f"at most {_MAX_NAME} characters"
+        )
+
+
+def _checked_timeout(timeout: float) -> float:
+    if not 0 < timeout < float("inf"):
+        raise ValueError(f"a timeout of {timeout} seconds leaves no time, or no end")
+    return timeout
+
+
+def _mark(fn: Any, options: dict[str, Any]) -> Any:
     if callable(fn):
-        setattr(fn, _MARK, RpcOptions())
+        marked = getattr(fn, _MARK, RpcOptions())
+        setattr(fn, _MARK, msgspec.structs.replace(marked, **options))
         return fn
     if "raises" in options:
         options["raises"] = tuple(options["raises"])
     marked = RpcOptions(name=fn, **options)
-    if marked.timeout is not None and not 0 < marked.timeout < float("inf"):
-        raise ValueError(f"a timeout of {marked.timeout} seconds leaves no time, or no end")
+    if marked.timeout is not None:
+        _checked_timeout(marked.timeout)
     if fn and not _METHOD_NAME.fullmatch(fn):
         raise ValueError(f"{fn!r} is no method name: letters, digits, '_' and '-', a letter first")
 
     def decorate(function: Any) -> Any:
-        setattr(function, _MARK, marked)
+        topics = getattr(function, _MARK, marked).topics
+        setattr(function, _MARK, msgspec.structs.replace(marked, topics=topics))
         return function
 
     return decorate
@@ -128,7 +213,10 @@ class Service:
 class Method:
     """One callable method of one service object: its options, its signature, and how it is run."""
 
-    __slots__ = ("dedupe", "fn", "is_idempotent", "kind", "name", "raises", "signature", "timeout")
+    __slots__ = (
+        "dedupe", "fn", "is_idempotent", "is_push", "kind", "name", "raises", "signature",
+        "timeout", "topics",
+    )  # fmt: skip
 
     def __init__(self, name: str, fn: Callable[..., Any], options: RpcOptions) -> None:
         self.name = name
@@ -140,6 +228,8 @@ class Method:
         self.timeout = options.timeout
         self.raises = options.raises
         self.dedupe = options.dedupe
+        self.is_push = options.is_push
+        self.topics = options.topics
 
     @property
     def is_stream(self) -> bool:

@@ -43,7 +43,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: Folder of the sockets, 0700; by default `$XDG_RUNTIME_DIR/fan` or `$TMPDIR/fan-UID`.
     runtime_dir: str = msgspec.field(default_factory=lambda: default_runtime_dir(os.environ))
     #: Preference between the addresses of an instance; what is not named comes last.
-    transports: tuple[str, ...] = ("local", "ipc", "http")
+    transports: tuple[str, ...] = ("local", "ipc", "http", "amqp", "redis")
+    #: Where events go, and pushes to a service that has no queue of its own: database, redis, amqp.
+    queue: str = "database"
+    #: RabbitMQ: `amqp://user:password@host:port/vhost`, `amqps://` over TLS.
+    amqp_url: str = "amqp://localhost/"
+    #: Redis: `redis://:password@host:port/0`, `rediss://` over TLS.
+    redis_url: str = "redis://localhost/0"
+    #: Queues without a server: `sqlite:PATH`; by default a file beside the registry's.
+    database_url: str = ""
+    #: What one delivery of a queued push or event may take, unless its method says.
+    push_timeout: float = 60.0
+    #: How often a push or event is given to a worker before it is a dead letter.
+    deliveries: int = 5
+    #: How long a message stays with a worker that shows no sign of life.
+    lease: float = 30.0
     #: Largest arguments or result that is accepted.
     max_body: int = MAX_BODY
     #: Whether a traceback of a failed handler crosses the wire, in `details`.
@@ -85,6 +99,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def registry_url(self) -> str:
         """The registry in force: empty text means the default, here as in the file."""
         return self.registry or default_registry(os.environ)
+
+    @property
+    def queue_database(self) -> str:
+        """The database of the queues in force: the one that is set, else `queues.db` beside the
+        registry's file, or in the user's data folder where the registry is no file."""
+        if self.database_url:
+            return self.database_url
+        url = self.registry_url
+        if not url.startswith("sqlite:"):
+            url = default_registry(os.environ)
+        return f"{url.rpartition('/')[0]}/queues.db"
 
     def runtime_folder(self) -> str:
         """The folder of the sockets, created if need be. Raises PermissionDenied for one that
@@ -138,6 +163,10 @@ class _File(msgspec.Struct, frozen=True):
 _TYPES: dict[str, Any] = {f.name: f.type for f in msgspec.structs.fields(Settings)}
 #: Fields that take a duration.
 _SECONDS = {name for name, kind in _TYPES.items() if kind is float} - {"retry_budget"}
+#: Fields that 0 makes no sense for.
+_POSITIVE = {
+    "timeout", "workers", "max_body", "bulkhead_requests", "push_timeout", "deliveries", "lease",
+}  # fmt: skip
 #: Words in a key that a project file may not hold: a checkout is not trusted with them.
 _PRIVATE = re.compile(
     r"token|secret|password|credential|authorization|cookie|(^|_)(command|exec|run|shell|key)$"
@@ -369,11 +398,13 @@ def _checked(name: str, value: Any, folder: str) -> Any:
         return normal_registry(value, folder)
     if name == "runtime_dir":
         return os.path.abspath(os.path.join(folder, os.path.expanduser(value))) if value else value
+    if name == "database_url" and value.startswith("sqlite:"):
+        return normal_registry(value, folder)
     if name == "namespace" and not _NAMESPACE.fullmatch(value):
         raise ValueError(f"{value!r} is not a name of letters, digits, '.', '_' and '-'")
     if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
         raise ValueError(f"{value} is below 0")
-    if name in ("timeout", "workers", "max_body", "bulkhead_requests") and not value:
+    if name in _POSITIVE and not value:
         raise ValueError("must be above 0")
     return value
 

@@ -70,6 +70,8 @@ class Call(msgspec.Struct, kw_only=True):
     service: str
     method: str
     kind: str = "call"
+    #: What an event is about; service and method are empty then.
+    topic: str = ""
     options: Options
     #: Encoded once, before the first attempt.
     body: bytes = b""
@@ -101,8 +103,8 @@ class Call(msgspec.Struct, kw_only=True):
 
     @property
     def target(self) -> str:
-        """`service.method`, for messages."""
-        return f"{self.service}.{self.method}"
+        """`service.method`, or the topic, for messages."""
+        return self.topic or f"{self.service}.{self.method}"
 
 
 class Inbound(msgspec.Struct, kw_only=True):

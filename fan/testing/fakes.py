@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, ClassVar
+
+import msgspec
 
 from fan.codec import encode_result
 from fan.errors import FanError
 from fan.message import Request, Response
 from fan.model import Address
-from fan.transports.base import Transport
+from fan.transports.base import Handler, Listener, Served, Subscription, Transport
 
 
 class FakeClock:
@@ -97,3 +99,110 @@ class RecordingTransport(Transport):
         self.requests.append(request)
         self.addresses.append(address)
         return self._answer(request)
+
+
+class FakeBroker(Transport):
+    """A broker without queues: hands what it gets to a handler at once, in the caller's thread.
+
+        broker = FakeBroker()
+        app = fan.App(Shop(), transports={"fake": broker}, settings=fan.Settings(queue="fake"))
+
+    `served` is what its listeners were told last, `answers` what handlers answered to pushes and
+    events. It has the scheme `fake`.
+    """
+
+    scheme: ClassVar[str] = "fake"
+    can: ClassVar[frozenset[str]] = frozenset({"call", "push", "subscribe", "serve"})
+    is_shared: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.answers: list[Any] = []
+        self.served: list[Served] = []
+        self._handler: Handler | None = None
+        self._subscribers: list[tuple[Subscription, Handler]] = []
+
+    def __repr__(self) -> str:
+        return f"<FakeBroker requests={len(self.requests)}>"
+
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """Those that are open."""
+        return [subscription for subscription, _ in self._subscribers]
+
+    def home(self) -> Address:
+        """The only place there is."""
+        return Address("fake:broker")
+
+    def call(
+        self, address: Address, request: Request, *, marks: dict[str, float] | None = None
+    ) -> Response:
+        """Have a call handled."""
+        self.requests.append(request)
+        assert self._handler is not None
+        answer = self._handler(request, is_queued=True)
+        return answer.result() if isinstance(answer, Future) else answer  # type: ignore[return-value]
+
+    def submit(self, address: Address, request: Request) -> Future[Response]:
+        """The same, as a finished future."""
+        future: Future[Response] = Future()
+        future.set_result(self.call(address, request))
+        return future
+
+    def send(self, address: Address, request: Request) -> Response:
+        """Have a push handled, and accept it however that went."""
+        self.answers.append(self.call(address, request))
+        return Response(id=request.id)
+
+    def publish(self, address: Address, request: Request) -> Response:
+        """Have an event handled by all who subscribed to its topic."""
+        self.requests.append(request)
+        found = [(s, h) for s, h in self._subscribers if s.topic == request.topic]
+        for subscription, handler in found:
+            names = {"service": subscription.service, "method": subscription.method}
+            event = msgspec.structs.replace(request, **names)
+            self.answers.append(handler(event, is_queued=True))
+        return Response(id=request.id, details={"groups": len(found)})
+
+    def serve(self, bind: str, handler: Handler) -> Listener:
+        """Hand calls and pushes to `handler`."""
+        self._handler = handler
+        return _FakeListener(self)
+
+    def subscribe(
+        self, address: Address, subscription: Subscription, handler: Handler
+    ) -> Listener:
+        """Hand events to `handler`."""
+        entry = (subscription, handler)
+        self._subscribers.append(entry)
+        return _FakeListener(self, entry)
+
+    def leave(self, entry: tuple[Subscription, Handler] | None) -> None:
+        """End a subscription."""
+        if entry in self._subscribers:
+            self._subscribers.remove(entry)
+
+    def close(self) -> None:
+        """Forget the handlers."""
+        self._handler = None
+        self._subscribers.clear()
+
+
+class _FakeListener(Listener):
+    def __init__(
+        self, broker: FakeBroker, entry: tuple[Subscription, Handler] | None = None
+    ) -> None:
+        self.address = broker.home()
+        self._broker = broker
+        self._entry = entry
+
+    def update(self, served: Sequence[Served]) -> None:
+        """Keep what it is told."""
+        self._broker.served = list(served)
+
+    def drain(self) -> None:
+        """Nothing waits here."""
+
+    def close(self, timeout: float = 5.0) -> None:
+        """End the subscription."""
+        self._broker.leave(self._entry)

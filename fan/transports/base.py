@@ -6,16 +6,17 @@ A transport knows nothing of services, routes, retries or breakers.
 
 from __future__ import annotations
 
+import builtins
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import msgspec
 
 from fan.errors import Unimplemented
 from fan.message import Request, Response
-from fan.model import Address
+from fan.model import Address, Letter, Queue, QueueName
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -40,7 +41,9 @@ class Handler(Protocol):
 
     It blocks while a plain method runs, so a transport calls it in a thread that may block. A push
     is to a transport a request like any other: the handler checks it, sees to it that it runs (a
-    drain waits for it), and answers at once whether it is accepted, which the caller is told.
+    drain waits for it), and answers at once whether it is accepted, which the caller is told. One
+    that `is_queued` is safe in a queue until it was handled: it is handled now, like an event, and
+    the answer says how that went.
     `is_cancelled` says whether the caller gave up, where the transport can know it cheaply; `peer`
     is the authenticated name of the peer ("uid:1000"), empty when nobody vouches for it:
     `principal` is dropped then."""
@@ -51,14 +54,46 @@ class Handler(Protocol):
         *,
         is_cancelled: Callable[[], bool] | None = None,
         peer: str = "",
+        is_queued: bool = False,
     ) -> Response | Future[Response] | Stream: ...
+
+
+class Served(msgspec.Struct, frozen=True):
+    """One instance that is up, as a transport over a broker has to know it: its queues carry these
+    names."""
+
+    service: str
+    version: str
+    instance: str
+    #: Methods that may run twice: a call of them is acknowledged after the reply, others before.
+    idempotent: frozenset[str] = frozenset()
+    #: Whether the route gives its version traffic. Only then it takes the service's pushes, and
+    #: calls that name no version.
+    is_routed: bool = True
+
+
+class Subscription(msgspec.Struct, frozen=True):
+    """Who wants to hear of a topic. Each event goes to one member of a `group`; the group keeps
+    what comes while no member is there, from its first subscription on. Without a group every
+    subscriber gets what comes while it is there. `service` and `method` are put into the requests
+    that its handler gets."""
+
+    topic: str
+    group: str = ""
+    service: str = ""
+    method: str = ""
 
 
 class Listener(ABC):
     """A running server side of a transport."""
 
-    #: Where it is reached, as it is registered.
+    #: Where it is reached, as it is registered, without credentials.
     address: Address
+
+    def update(self, served: Sequence[Served]) -> None:
+        """Take what is meant for these instances, and for no others, from now on. Whoever is
+        reached at an address of its own needs no telling."""
+        return
 
     @abstractmethod
     def drain(self) -> None:
@@ -67,8 +102,51 @@ class Listener(ABC):
 
     @abstractmethod
     def close(self, timeout: float = 5.0) -> None:
-        """Stop: wait at most `timeout` seconds for what is in flight, then drop it, release every
-        thread, socket and file. Twice does no harm."""
+        """Stop: wait at most `timeout` seconds for what is in flight, then drop it (or give it
+        back to its queue), release every thread, socket and file. Twice does no harm."""
+
+
+class Queues(ABC):
+    """A broker's queues, for who looks after them. Every method takes `deadline`, a point of
+    `time.monotonic()`, and raises NotFound (no_such_queue) for a queue that was never made,
+    Unavailable and DeadlineExceeded."""
+
+    @abstractmethod
+    def list(self, names: Sequence[QueueName], *, deadline: float) -> list[Queue]:
+        """Those of `names` that exist, and the others that the broker knows of fan, by name."""
+
+    @abstractmethod
+    def letters(
+        self, name: QueueName, *, dead: bool = False, limit: int = 100, deadline: float
+    ) -> builtins.list[Letter]:
+        """The first messages that wait in a queue, or its dead letters; they stay where they
+        are."""
+
+    @abstractmethod
+    def requeue(self, name: QueueName, numbers: Sequence[str] = (), *, deadline: float) -> int:
+        """Put dead letters (those `numbers`, or all) back to be delivered anew, and say how
+        many. None of them is lost where it fails in the middle."""
+
+    @abstractmethod
+    def purge(self, name: QueueName, *, dead: bool = False, deadline: float) -> int:
+        """Throw away what waits in a queue, or its dead letters, and say how many."""
+
+
+class Ledger(ABC):
+    """What remembers the answers of idempotency keys for all processes that share a broker, for
+    `@rpc(dedupe='shared')`. Raises Unavailable and DeadlineExceeded."""
+
+    @abstractmethod
+    def claim(self, key: str, holder: str, *, ttl: float, deadline: float) -> bytes | None:
+        """The answer kept under `key`; b"" where there is none and `holder` may go and make it
+        within `ttl` seconds; None while another holder is about to."""
+
+    @abstractmethod
+    def settle(
+        self, key: str, holder: str, answer: bytes | None, *, ttl: float, deadline: float
+    ) -> None:
+        """Keep the answer for `ttl` seconds and end the holder's claim; None ends the claim alone.
+        A claim that is another's by now stays as it is."""
 
 
 class Transport(ABC):
@@ -84,8 +162,12 @@ class Transport(ABC):
     """
 
     scheme: ClassVar[str]
-    #: Abilities: call, push, stream, subscribe, cancel, serve.
+    #: Abilities: call, push, stream, subscribe, cancel, serve, queue (it has `queues`), ledger.
     can: ClassVar[frozenset[str]] = frozenset({"call"})
+    #: Whether an address is that of a broker, behind which all instances of a version take turns.
+    #: A call then carries in `want` the exact version that was chosen, and an `instance` only where
+    #: the caller asks for that one.
+    is_shared: ClassVar[bool] = False
 
     @abstractmethod
     def call(
@@ -111,10 +193,39 @@ class Transport(ABC):
         Closing the iterator closes the callee's generator."""
         raise Unimplemented(f"{self.scheme} cannot stream", reason="streaming_unsupported")
 
+    def home(self) -> Address:
+        """The broker that the settings name, without credentials: where events go, and pushes to a
+        service that is down."""
+        raise Unimplemented(f"{self.scheme} has no broker", reason="unknown_method")
+
+    def publish(self, address: Address, request: Request) -> Response:
+        """Tell an event to all who subscribed to `request.topic`; return once it is accepted.
+        Nobody listening is no failure: the `details` of the answer are {"groups": N} where the
+        broker knows how many groups and subscribers got it."""
+        raise Unimplemented(f"{self.scheme} carries no events", reason="unknown_method")
+
+    def subscribe(
+        self, address: Address, subscription: Subscription, handler: Handler
+    ) -> Listener:
+        """Hand the events of a topic to `handler`, with `is_queued`; returns once what is published
+        from now on arrives. An event that could not be handled is delivered again, five times in
+        all by default, then it is a dead letter. Closing the listener ends the subscription; a
+        group's messages stay for its other members."""
+        raise Unimplemented(f"{self.scheme} carries no events", reason="unknown_method")
+
+    def queues(self, address: Address) -> Queues:
+        """The queues at an address, for who looks after them."""
+        raise Unimplemented(f"{self.scheme} has no queues", reason="unknown_method")
+
+    def ledger(self) -> Ledger:
+        """What remembers answers for all processes that share the broker of `home`."""
+        raise Unimplemented(f"{self.scheme} keeps no answers", reason="unknown_method")
+
     def serve(self, bind: str, handler: Handler) -> Listener:
         """Start answering. `bind` is what follows `--transport SCHEME=`, empty for the default
-        place. Raises InvalidArgument for a place that cannot be understood, AlreadyExists or
-        Unavailable for one that cannot be had."""
+        place. A transport over a broker takes nothing from it before `Listener.update`. Raises
+        InvalidArgument for a place that cannot be understood, AlreadyExists or Unavailable for one
+        that cannot be had."""
         raise Unimplemented(f"{self.scheme} cannot serve", reason="unknown_method")
 
     @abstractmethod

@@ -1,0 +1,81 @@
+"""A function that hears of a topic: `app.subscribe(topic, handle)`, for programs that are no
+service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+from fan.context import new_id
+from fan.hosting import Hosted
+from fan.message import Request, Response
+from fan.model import Address
+from fan.service import Method, RpcOptions, Service
+from fan.transports.base import Listener, Stream, Subscription, Transport
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from fan.app import App
+
+
+class Subscriber:
+    """A running subscription of one function; `close()` ends it. The function gets the event's
+    arguments, checked against its annotations, and may be `async def`; `fan.current().request` is
+    the event itself. What it raises has the event delivered again."""
+
+    def __init__(self, app: App, topic: str, handle: Callable[..., Any]) -> None:
+        self.topic = topic
+        self._app = app
+        self._hosted = Hosted(_Subscribing(), f"{app.name}-{new_id()[:12]}")
+        self._method = Method("handle", handle, RpcOptions())
+        self._hosted.table["handle"] = self._method
+        self._hosted.settle(app)
+        self._hosted.start_over()
+        self._listener: Listener | None = None
+
+    def __repr__(self) -> str:
+        return f"<Subscriber {self.topic} {'open' if self._listener else 'closed'}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def open(self, transport: Transport, address: Address, group: str) -> None:
+        """Begin to hear. Raises what `Transport.subscribe` raises."""
+        wanted = Subscription(self.topic, group, self._hosted.name, "handle")
+        self._listener = transport.subscribe(address, wanted, self._handle)
+
+    def drain(self) -> None:
+        """Take nothing new."""
+        if self._listener is not None:
+            self._listener.drain()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Stop hearing, once what is being handled is done. Twice does no harm."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close(timeout)
+
+    def _handle(
+        self,
+        request: Request,
+        *,
+        is_cancelled: Callable[[], bool] | None = None,
+        peer: str = "",
+        is_queued: bool = False,
+    ) -> Response | Future[Response] | Stream:
+        return self._app.dispatcher.handle(
+            request,
+            self._hosted,
+            self._method,
+            is_cancelled=is_cancelled,
+            peer=peer,
+            is_queued=is_queued,
+        )
+
+
+class _Subscribing(Service):
+    name = "subscriber"

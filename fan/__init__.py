@@ -20,6 +20,7 @@ _HOME = {
     "Cancelled": "errors",
     "Choice": "model",
     "Client": "client",
+    "Config": "routes",
     "Context": "context",
     "DataLoss": "errors",
     "DeadlineExceeded": "errors",
@@ -48,6 +49,7 @@ _HOME = {
     "Response": "message",
     "Result": "client",
     "Route": "model",
+    "Routes": "routes",
     "Service": "service",
     "ServiceInfo": "model",
     "Settings": "settings",
@@ -57,6 +59,7 @@ _HOME = {
     "Unknown": "errors",
     "current": "context",
     "decode_result": "codec",
+    "load_routes": "loader",
     "load_services": "loader",
     "load_settings": "settings",
     "new_id": "context",
@@ -139,6 +142,7 @@ if TYPE_CHECKING:
     )
     from fan.executor import Executor as Executor
     from fan.executor import wrap as wrap
+    from fan.loader import load_routes as load_routes
     from fan.loader import load_services as load_services
     from fan.message import Request as Request
     from fan.message import Response as Response
@@ -155,6 +159,8 @@ if TYPE_CHECKING:
     from fan.model import QueueName as QueueName
     from fan.model import Route as Route
     from fan.model import ServiceInfo as ServiceInfo
+    from fan.routes import Config as Config
+    from fan.routes import Routes as Routes
     from fan.routing import parse_target as parse_target
     from fan.service import Service as Service
     from fan.service import push as push

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from fan import plugins
@@ -22,19 +22,23 @@ from fan.endpoint import Endpoint, Rpc
 from fan.errors import ErrorTypes, FanError
 from fan.hosting import Hosted
 from fan.middleware.base import Middleware
-from fan.model import Address
+from fan.model import Address, ServiceInfo
 from fan.picker import Picker
+from fan.policies import Policies
+from fan.routes import RouteBook, Routes
 from fan.runner import LoopThread
 from fan.service import Service, check_topic
-from fan.settings import Settings, load_settings
+from fan.settings import Settings, expand, load_settings
 from fan.stores.base import Store
-from fan.transports.base import Transport
+from fan.transports.base import Ledger, Transport
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from fan.events import Subscriber
     from fan.lifecycle import Lifecycle
+    from fan.middleware.metrics import Metrics
+    from fan.tracers.base import Tracer
 
 
 class App:
@@ -44,10 +48,12 @@ class App:
             app.call("greeter.hello", name="Ada")      # in process: a method call
             app.start(["ipc", "http=127.0.0.1:8080"])  # registered, and reachable from elsewhere
 
-    `store` and `transports` replace what the settings name; `middleware` replaces the layers of
-    `plugins.default_middleware`; `errors` are exception classes that come back as themselves.
-    Without `live` nothing is watched: every look-up reads the registry, as a one-shot command wants
-    it. `name` is what services see as `caller` outside of any service.
+    `store`, `transports` and `tracer` replace what the settings name; `middleware` replaces the
+    layers of `plugins.default_middleware`; `policies` says how single services and methods are
+    treated (`fan.policies`), `routes` which way they take (`fan.routes`); `errors` are exception
+    classes that come back as themselves. Without `live` nothing is watched: every look-up reads the
+    registry, as a one-shot command wants it. `name` is what services see as `caller` outside of any
+    service.
     """
 
     def __init__(
@@ -57,6 +63,9 @@ class App:
         store: Store | None = None,
         transports: dict[str, Transport] | None = None,
         middleware: Sequence[Middleware] | None = None,
+        policies: Mapping[str, Mapping[str, Any]] | None = None,
+        routes: type[Routes] | None = None,
+        tracer: Tracer | None = None,
         errors: Iterable[type[BaseException]] = (),
         live: bool = True,
         name: str = "app",
@@ -69,22 +78,32 @@ class App:
         self.errors = ErrorTypes()
         for cls in errors:
             self.errors.register(cls)
-        self.middleware = (
-            list(middleware)
-            if middleware is not None
-            else plugins.default_middleware(self.settings, is_live=live)
+        self._given_tracer = tracer
+        self._is_live = live
+        #: What was called and served so far; a one-shot App counts nothing.
+        self.metrics = _metrics() if live else None
+        has_tracer = tracer is not None or self.settings.tracer != "noop"
+        #: Share of the traces begun here that are recorded.
+        self.sample = self.settings.sample if has_tracer else 0.0
+        #: Which calls are treated otherwise; a list of layers that was given is for all of them.
+        self.policies = (
+            Policies(self.settings, policies or {}, self._layers) if middleware is None else None
         )
         #: Every bound endpoint of every client, told when what is hosted or routed changes.
         self.endpoints: weakref.WeakSet[Endpoint] = weakref.WeakSet()
+        self._given_routes = routes
         self._lock = threading.RLock()
         #: Held while endpoints are told where they are called.
         self._binding = threading.RLock()
         self._given_store = store
         self._given_transports = dict(transports or {})
-        self._is_live = live
         self._is_closed = False
         self.is_started = False
         self._reset()
+        # Last of what may refuse what was given: layers have to be closed.
+        self.middleware = (
+            list(middleware) if middleware is not None else self._layers(self.settings)
+        )
         self.dispatcher = Dispatcher(self)
         self.client = Client(self)
         for service in services:
@@ -109,6 +128,8 @@ class App:
             on_change=self._on_change,
         )
         self.picker = Picker(self.discovery, self.settings.transports)
+        #: The rules for the way of calls; None where there are none.
+        self.routes = self._route_book(self._given_routes) if self._given_routes else None
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "started" if self.is_started else "open"
@@ -126,7 +147,53 @@ class App:
 
             warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
 
+    def _route_book(self, routes: type[Routes]) -> RouteBook:
+        return RouteBook(
+            routes,
+            deployment=expand(routes.deployment),
+            store=lambda: self.store,
+            follow=self._follow_rules if self._is_live else None,
+            check=self._check_transport,
+            timeout=self.settings.timeout,
+        )
+
+    def _check_transport(self, name: str) -> None:
+        """Raise InvalidArgument for a transport that nobody brings, without making one."""
+        if plugins.transport_name(name) not in self._given_transports:
+            plugins.transport_class(name)
+
+    def _follow_rules(self, refresh: Callable[[], None]) -> None:
+        def changed() -> None:
+            refresh()
+            self.rebind()  # what was called directly may have another way by now
+
+        self.discovery.watch(changed)
+
+    def _layers(self, settings: Settings) -> list[Middleware]:
+        return plugins.default_middleware(
+            settings,
+            is_live=self._is_live,
+            metrics=self.metrics,
+            tracer=self.tracer,
+            ledger=self._ledger,
+        )
+
     # What it is made of
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """What records spans; None where nothing does."""
+        if self._given_tracer is None and self.settings.tracer != "noop":
+            self._given_tracer = plugins.tracer_class(self.settings.tracer)(self.settings)  # type: ignore[call-arg]
+        return self._given_tracer
+
+    def _ledger(self) -> Ledger:
+        """Where `@rpc(dedupe="shared")` keeps its answers: at the broker of the settings, where
+        that can, else in the database."""
+        transport = self.transport(self.settings.queue)
+        if "ledger" not in transport.can:
+            transport = self.transport("database")
+        return transport.ledger()
 
     @property
     def store(self) -> Store:
@@ -224,10 +291,10 @@ class App:
         return next((h for h in candidates if h.version == version), None)
 
     def _routed_version(self, service: str, unrouted: str) -> str | None:
-        try:
-            route = self.discovery.service(service).route
-        except FanError:
-            return unrouted  # no registry, or not registered: what is hosted answers
+        info = self._known(service)
+        if info is None:
+            return unrouted  # what is hosted answers
+        route = info.route
         if route is None or not route.versions:
             return unrouted
         live = [v for v, weight in route.versions.items() if weight > 0]
@@ -238,6 +305,29 @@ class App:
         with self._binding:
             for endpoint in list(self.endpoints):
                 endpoint.client.rebind(endpoint)
+        self._follow_policies()
+
+    def _follow_policies(self) -> None:
+        """Serve through the layers that the policies ask for."""
+        policies = self.policies
+        if policies is None:
+            return
+        for hosted in self.dispatcher.hosting:
+            info = self._known(hosted.name) if self.is_started else None
+
+            def layers(
+                method: str, hosted: Hosted = hosted, info: ServiceInfo | None = info
+            ) -> list[Middleware] | None:
+                differs = policies.of(hosted.name, method, info, hosted.service.policy)
+                return policies.layers(differs) if differs else None
+
+            self.dispatcher.follow(hosted, layers)
+
+    def _known(self, service: str) -> ServiceInfo | None:
+        try:
+            return self.discovery.service(service)
+        except FanError:
+            return None  # no registry, or not registered
 
     def _on_change(self) -> None:
         """What is registered or routed changed: a route may name another version by now."""
@@ -301,6 +391,10 @@ class App:
             self._pool.shutdown(wait=False, cancel_futures=True)
         for layer in self.middleware:
             layer.close()
+        if self.policies is not None:
+            self.policies.close()
+        if self._given_tracer is not None:
+            self._given_tracer.close()
         if self._store is not None and self._store is not self._given_store:
             self._store.close()
 
@@ -389,6 +483,12 @@ class App:
     def context(self) -> Any:
         """The context of the call that is being served here, None outside of any."""
         return current()
+
+
+def _metrics() -> Metrics:
+    from fan.middleware.metrics import Metrics
+
+    return Metrics()
 
 
 #: The Apps that a fork has to pass by.

@@ -2,7 +2,8 @@
 watches.
 
 Keys of the store that live here: records `inst` named `<service>/<id>`, `iface` and `unique` named
-`<service>/<version>`, objects `route/<service>`.
+`<service>/<version>`, objects `route/<service>`; and the config `<service>/policy`, which is read
+in the same cut as the route.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ INTERFACE = "iface"
 #: Records that say which instance is the one of a `unique` service's version.
 UNIQUE = "unique"
 ROUTE = "route/"
+#: Object of the config that says how a service is called.
+POLICY = "config/{}/policy"
 
 #: Seconds between two tries to register again while the registry is down.
 _LONGEST_WAIT = 5.0
@@ -113,7 +116,7 @@ class Discovery:
 
     def _read(self, name: str, deadline: float) -> ServiceInfo:
         store = self._open()
-        cut = store.read([ROUTE + name], deadline=deadline)
+        cut = store.read([ROUTE + name, POLICY.format(name)], deadline=deadline)
         instances = store.list(INSTANCE, name + "/", deadline=deadline)
         return _info(name, cut, instances, store.list(INTERFACE, name + "/", deadline=deadline))
 
@@ -320,6 +323,8 @@ def _info(
 ) -> ServiceInfo:
     pinned = cut.objects.get(ROUTE + name)
     route = _safely(_decode_route, pinned.body) if pinned is not None and pinned.body else None
+    said = cut.objects.get(POLICY.format(name))
+    policy = _safely(msgspec.json.decode, said.body) if said is not None and said.body else None
     found = (_safely(_decode_interface, r.body) for r in interfaces)
     return ServiceInfo(
         name=name,
@@ -327,6 +332,7 @@ def _info(
         route=route,
         gen=cut.head.gen,
         instances=tuple(_instances(instances)),
+        policy=policy if isinstance(policy, dict) else {},
     )
 
 

@@ -117,7 +117,15 @@ class Dispatcher:
         if is_queued and request.kind in ("push", "event") and request.gen:
             request = msgspec.structs.replace(request, gen=0)  # pinned anew at each delivery
         exchange = Exchange(self, request, hosted, method, is_cancelled, is_queued=is_queued)
-        return exchange.run(self._chain, peer)
+        return exchange.run(hosted.chains.get(method.name) or self._chain, peer)
+
+    def follow(self, hosted: Hosted, layers: Callable[[str], list[Middleware] | None]) -> None:
+        """Serve an instance's methods through the layers that their policies ask for; None are the
+        usual ones."""
+        found = ((name, layers(name)) for name in hosted.table)
+        hosted.chains = {
+            name: server_chain(own, self._invoke) for name, own in found if own is not None
+        }
 
     def begin(self) -> None:
         """Count one request in."""

@@ -31,6 +31,8 @@ class Hosted:
         self.instance_id = instance_id
         #: What replies say of who answered.
         self.served = f"{self.version}/{instance_id}"
+        #: The layers of methods whose policy differs from the settings (`middleware.base`).
+        self.chains: dict[str, Any] = {}
         #: Where each method's calls are served, once the service has its App.
         self.sites: dict[str, Site] = {}
 

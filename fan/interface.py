@@ -30,6 +30,7 @@ def interface_of(service: Service) -> Interface:
         doc=inspect.cleandoc(type(service).__doc__ or ""),
         methods=methods,
         depend=dependencies(service),
+        policy=_policy(service, name),
     )
     digest = hashlib.blake2b(msgspec.json.encode(bare), digest_size=8).hexdigest()
     return msgspec.structs.replace(bare, hash=digest)
@@ -65,6 +66,16 @@ def dependencies(service: Service) -> dict[str, dict[str, str]]:
             raise ValueError(f"{service_name(service)}: depend has {strength!r}, not hard or soft")
         out[strength] = dict(wanted) if isinstance(wanted, dict) else dict.fromkeys(wanted, "")
     return out
+
+
+def _policy(service: Service, name: str) -> dict[str, Any]:
+    """What a service says of how it is called. Raises ValueError for what has no JSON form."""
+    try:
+        policy: dict[str, Any] = msgspec.to_builtins(dict(service.policy), str_keys=True)
+        msgspec.json.encode(policy)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise ValueError(f"{name}: the policy has no JSON form: {exc}") from None
+    return policy
 
 
 def _schemas(hints: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from fan.errors import InvalidArgument, Unknown
+from fan.routes import Routes
 from fan.service import Service, service_name
 
 
@@ -53,6 +54,22 @@ def load_services(specs: Iterable[str], folder: str = "") -> list[Service]:
         module = _import(spec)
         found += [_create(cls, spec) for cls in _classes(module, spec)]
     return found
+
+
+def load_routes(specs: Iterable[str], folder: str = "") -> type[Routes] | None:
+    """The one `Routes` class that the modules define, None where they define none. Raises as
+    `load_services` does, and InvalidArgument (bad_module) where there are several."""
+    found: list[type[Routes]] = []
+    for text in specs:
+        module = _import(parse_spec(text, folder or os.getcwd()))
+        for value in vars(module).values():
+            is_routes = isinstance(value, type) and issubclass(value, Routes)
+            if is_routes and value.__module__ == module.__name__ and value not in found:
+                found.append(value)
+    if len(found) > 1:
+        names = ", ".join(cls.__qualname__ for cls in found)
+        raise _bad(f"one program has one way for each call, and here are several Routes: {names}")
+    return found[0] if found else None
 
 
 def _import(spec: Spec) -> ModuleType:

@@ -75,6 +75,8 @@ class Interface(msgspec.Struct, frozen=True, omit_defaults=True):
     methods: tuple[MethodInfo, ...] = ()
     #: {"hard": {service: range}, "soft": {service: range}}
     depend: dict[str, dict[str, str]] = {}
+    #: How it wants to be called: see `policies`.
+    policy: dict[str, Any] = {}
     hash: str = ""
 
     def method(self, name: str) -> MethodInfo | None:
@@ -133,6 +135,8 @@ class ServiceInfo(msgspec.Struct, frozen=True):
     #: Generation of the reading.
     gen: int = 0
     instances: tuple[Instance, ...] = ()
+    #: The config `SERVICE/policy`.
+    policy: dict[str, Any] = {}
 
     @property
     def is_unrouted(self) -> bool:

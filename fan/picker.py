@@ -98,7 +98,7 @@ class Picker:
             version, because = choose_version(info, options.want, sticky, method)
             found = candidates(info, version, options.instance)
         fresh = tuple(i for i in found if i.id not in tried) or found
-        reachable = _reachable(fresh, options.transport, self._order, self.host)
+        reachable = _reachable(fresh, options.transport, self._order_of(info), self.host)
         if options.shard:
             instance = by_shard([i for i, _ in reachable], options.shard)
             how = f"shard key {options.shard}"
@@ -123,6 +123,13 @@ class Picker:
         table = self.look(service, deadline)
         return self._choose(table.info, method, options, sticky, frozenset())
 
+    def _order_of(self, info: ServiceInfo) -> Sequence[str]:
+        """Local, ipc on the same host, then the order that the route gives, else the settings'."""
+        route = info.route
+        if route is None or not route.transports:
+            return self._order
+        return ("local", "ipc", *route.transports, *self._order)
+
     def _table(self, info: ServiceInfo) -> Table:
         interface = info.interface_for()
         methods = {m.name: m for m in interface.methods} if interface is not None else {}
@@ -137,7 +144,7 @@ class Picker:
         info, found = table.info, []
         for instance in info.live(table.version):
             with contextlib.suppress(FanError):  # it has no such address
-                address = address_of(instance, options.transport, self._order, self.host)
+                address = address_of(instance, options.transport, self._order_of(info), self.host)
                 found.append(Choice(info.name, "", address, table.version, info.gen, instance))
         return tuple(found)
 

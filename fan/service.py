@@ -172,13 +172,16 @@ class Service:
 
     `name` may hold dots (or be a list of its parts); `version` is a PEP 440 version; `unique`
     allows one live instance per version; `depend` names the services it needs: `{"hard": ["users"],
-    "soft": {"mail": ">=2"}}`, a plain list meaning any version.
+    "soft": {"mail": ">=2"}}`, a plain list meaning any version. `policy` says how it wants to be
+    called, where that is not as the settings have it: `{"retries": 0, "methods": {"report":
+    {"timeout": 30}}}`.
     """
 
     name: ClassVar[Any] = ""
     version: ClassVar[str] = "0.0.0"
     unique: ClassVar[bool] = False
     depend: ClassVar[Mapping[str, Any]] = {}
+    policy: ClassVar[Mapping[str, Any]] = {}
 
     #: The App that hosts it, set before `service_start`.
     app: Any = None

@@ -98,10 +98,16 @@ TABLE: dict[str, Row] = {
     "fan.middleware.breaker": row(IMPLEMENTATION, "pybreaker"),
     "fan.middleware.bulkhead": row(IMPLEMENTATION),
     "fan.middleware.deadline": row(IMPLEMENTATION),
-    "fan.middleware.dedupe": row(IMPLEMENTATION),
+    "fan.middleware.dedupe": row(IMPLEMENTATION, family="dedupe"),
+    "fan.middleware.dedupe_shared": row(IMPLEMENTATION, family="dedupe"),
     "fan.middleware.hops": row(IMPLEMENTATION),
     "fan.middleware.logs": row(IMPLEMENTATION),
+    "fan.middleware.metrics": row(IMPLEMENTATION),
     "fan.middleware.retry": row(IMPLEMENTATION),
+    "fan.middleware.span": row(IMPLEMENTATION),
+    # tracers
+    "fan.tracers.noop": row(IMPLEMENTATION),
+    "fan.tracers.opentracing": row(IMPLEMENTATION, "opentracing"),
     # logic
     "fan.versions": row(LOGIC, "packaging"),
     "fan.signature": row(LOGIC),
@@ -115,6 +121,7 @@ TABLE: dict[str, Row] = {
     "fan.exchange": row(LOGIC),
     "fan.dispatch": row(LOGIC),
     "fan.discovery": row(LOGIC),
+    "fan.routes": row(LOGIC),
     "fan.routing": row(LOGIC),
     "fan.balancer": row(LOGIC),
     "fan.picker": row(LOGIC),
@@ -128,6 +135,7 @@ TABLE: dict[str, Row] = {
     # composition
     "fan.settings": row(COMPOSITION, "platformdirs"),
     "fan.plugins": row(COMPOSITION),
+    "fan.policies": row(COMPOSITION),
     "fan.lifecycle": row(COMPOSITION),
     "fan.loader": row(COMPOSITION),
     "fan.app": row(COMPOSITION),

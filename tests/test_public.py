@@ -22,8 +22,8 @@ PUBLIC = {
     "RemoteError", "Request", "ResourceExhausted", "Response", "Result", "Route", "Service",
     "ServiceInfo", "Settings", "Unauthenticated", "Unavailable", "Unimplemented", "Unknown",
     "__version__", "current", "decode_result", "load_services", "load_settings", "new_id",
-    "Letter", "Queue", "QueueName", "parse_duration", "parse_target", "plugins", "push", "rpc",
-    "subscribe", "versions", "wrap",
+    "Config", "Routes", "load_routes", "Letter", "Queue", "QueueName", "parse_duration",
+    "parse_target", "plugins", "push", "rpc", "subscribe", "versions", "wrap",
 }  # fmt: skip
 
 MODULES_TO_EXTEND = [

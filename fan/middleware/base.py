@@ -96,6 +96,8 @@ class Call(msgspec.Struct, kw_only=True):
     table: Any = None
     #: Instance id in the caller's own App, for what is called there.
     hosted: str = ""
+    #: What its policy has differ from the settings, as `policies.Overrides`.
+    policy: tuple[tuple[str, Any], ...] = ()
     #: The rest of an opened stream.
     chunks: Any = None
     #: Instances that failed an earlier attempt; picked again only when there is nobody else.

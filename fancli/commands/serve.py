@@ -101,7 +101,7 @@ def serve(
     wait = settings.drain_timeout if drain_timeout is None else drain_timeout
     from fan import App
 
-    with App(settings=settings, name="serve") as app:
+    with App(settings=settings, name="serve", routes=_routes(modules)) as app:
         for service, instance_id in zip(services, ids or [None] * len(services), strict=True):
             app.add(service, instance_id)
         return _run(app, picked, where, bool(adopt), wait, ready_fd)
@@ -157,6 +157,15 @@ def _load(modules: Sequence[str]) -> list[Any]:
         return load_services(modules)
     except InvalidArgument as exc:
         raise Usage(str(exc), "fan serve MODULE[:CLASS]") from exc
+
+
+def _routes(modules: Sequence[str]) -> Any:
+    from fan import InvalidArgument, load_routes
+
+    try:
+        return load_routes(modules)
+    except InvalidArgument as exc:
+        raise Usage(str(exc), "put them into one class") from exc
 
 
 def _check_bind(spec: str) -> str:

@@ -44,6 +44,8 @@ class TestLocal(TransportContract):
         "test_a_full_bulkhead_refuses_at_once": NO_LIMIT,
         "test_a_full_bulkhead_of_the_caller_refuses_at_once": NO_LIMIT,
         "test_an_idempotent_method_is_retried_and_sees_its_attempt": NO_LAYERS,
+        "test_spans_are_finished_with_the_right_parents_and_real_times": NO_LAYERS,
+        "test_a_failure_is_the_error_of_its_spans": NO_LAYERS,
         "test_retries_end_after_the_attempts_allowed": NO_LAYERS,
         "test_a_call_that_wants_no_retry_gets_none": NO_LAYERS,
         "test_what_was_not_executed_is_retried_elsewhere": ONE_INSTANCE,

@@ -15,6 +15,7 @@ from fan.testing.contracts.callers import Caller, Planned
 from fan.testing.contracts.deadlines import serve_three
 from fan.testing.contracts.harness import Harness, World, needs
 from fan.testing.contracts.probe import BOUND, Probe, probe
+from fan.testing.fakes import RecordingTracer
 
 Face = Callable[[Any], Caller]
 RELAYS = pytest.mark.parametrize("relay", ["relay", "relay_async"])
@@ -51,6 +52,35 @@ class Contexts(Harness):
             hops = face(client).call("alpha.relay", ["beta"])
         assert {hop["trace_id"] for hop in hops} == {SAMPLED[3:35]}
         assert {hop["flags"] for hop in hops} == {"01"}
+
+    @RELAYS
+    def test_spans_are_finished_with_the_right_parents_and_real_times(
+        self, world: World, face: Face, relay: str
+    ) -> None:
+        tracer = world.tracer = RecordingTracer()
+        serve_three(world)
+        hops = face(world.client()).call(f"alpha.{relay}", ["beta"])
+        chain = [(s.name, s.kind) for s in tracer.spans]
+        assert chain == [
+            (f"{service}.{relay}", kind)
+            for service in ("alpha", "beta")
+            for kind in ("client", "server")
+        ]
+        assert [s.parent_id for s in tracer.spans] == ["", *(s.span_id for s in tracer.spans[:-1])]
+        assert {s.trace_id for s in tracer.spans} == {hop["trace_id"] for hop in hops}
+        assert [hop["span_id"] for hop in hops] == [tracer.spans[i].span_id for i in (1, 3)]
+        seconds = [s.seconds for s in tracer.spans]
+        assert None not in seconds
+        assert seconds == sorted(seconds, reverse=True)  # type: ignore[type-var]
+
+    def test_a_failure_is_the_error_of_its_spans(self, world: World, face: Face) -> None:
+        tracer = world.tracer = RecordingTracer()
+        world.serve(probe())
+        face(world.client()).failure("probe.fail")
+        assert [(s.kind, getattr(s.error, "code", None)) for s in tracer.spans] == [
+            ("client", "unknown"),
+            ("server", "unknown"),
+        ]
 
     @RELAYS
     def test_baggage_goes_through_all_hops_and_headers_only_one(

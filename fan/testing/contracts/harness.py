@@ -21,6 +21,7 @@ from fan.settings import Settings
 from fan.stores.memory import MemoryStore
 from fan.testing.contracts.callers import AsyncCaller, Caller, Loop, SyncCaller
 from fan.testing.contracts.probe import BOUND, OutOfStock, Probe, TooShort, probe
+from fan.tracers.base import Tracer
 from fan.transports.base import Transport
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -146,6 +147,8 @@ class World:
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self._stack.callback(self.store.close)
         self._local: App | None = None
+        #: What records the spans of the Apps that are made from here on.
+        self.tracer: Tracer | None = None
 
     def settings(self, **changes: Any) -> Settings:
         """Settings of this world, strict about local calls."""
@@ -162,6 +165,7 @@ class World:
             settings=chosen,
             store=None if on_file else self.store,
             transports={harness.scheme: made_by(harness.make, chosen)} if harness.make else None,
+            tracer=self.tracer,
             errors=(OutOfStock, TooShort),
         )
         self._stack.callback(app.close)

@@ -74,7 +74,8 @@ CALL = names(
     fan.app fan.balancer fan.client fan.policies fan.routes fan.codec fan.context
     fan.dispatch fan.drivers fan.endpoint fan.exchange fan.failures fan.hosting fan.local
     fan.middleware fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead
-    fan.middleware.deadline fan.middleware.hops fan.middleware.retry fan.picker fan.routing fan.runner fan.sending
+    fan.middleware.deadline fan.middleware.hops fan.middleware.retry fan.picker fan.routing
+    fan.runner fan.sending
     fan.service fan.signature fan.transports fan.transports.base
     """
 )

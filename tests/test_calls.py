@@ -118,7 +118,7 @@ def test_a_method_has_some_time(timeout: float) -> None:
 
 def test_an_async_method_of_the_same_app_ends_at_the_deadline(app: App, desk: Desk) -> None:
     with pytest.raises(DeadlineExceeded) as caught:
-        app.using(timeout=0.05).call("desk.hold")
+        app.using(timeout=0.3).call("desk.hold")
     assert caught.value.executed == "maybe"
     assert caught.value.target == "desk.hold"
     assert desk.closed.wait(BOUND)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fan.errors import FanError, Unavailable, Unimplemented
+from fan.errors import FanError, InvalidArgument, Unavailable, Unimplemented
 from fan.exchange import Exchange
 from fan.failures import error_response
 from fan.hosting import Hosting
-from fan.message import Request, Response
+from fan.message import VERSION, Request, Response
 from fan.middleware.base import Inbound, InboundNext, Middleware, Steps
 from fan.service import Method
 from fan.transports.base import Stream
@@ -85,6 +85,8 @@ class Dispatcher:
         try:
             if self._is_draining:
                 raise Unavailable(f"{request.service} is draining", reason="draining")
+            if request.v != VERSION:
+                raise _wrong_version(request.v)
             hosted = self.hosting.find(request)
             method = hosted.method(request.method)
             if method.is_stream is not (request.kind == "stream"):
@@ -122,6 +124,12 @@ def server_chain(layers: list[Middleware], innermost: InboundNext) -> InboundNex
         if type(layer).on_request is not Middleware.on_request:
             chain = partial(layer.on_request, next=chain)
     return chain
+
+
+def _wrong_version(v: int) -> FanError:
+    return InvalidArgument(
+        f"the envelope has version {v}, and this side speaks {VERSION}", reason="malformed"
+    )
 
 
 def _wrong_kind(request: Request, method: Method) -> FanError:

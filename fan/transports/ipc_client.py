@@ -284,7 +284,7 @@ def connect(path: str, deadline: float, timeout_ms: int) -> _socket.socket:
         except BlockingIOError:  # the listener's queue is full
             sock.close()
             time.sleep(_RETRY)
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # the latter for a path that is none
             sock.close()
             raise refused(path, exc) from exc
         except BaseException:

@@ -15,6 +15,7 @@ import pytest
 from fan import codec
 from fan.errors import DeadlineExceeded, Internal, Unavailable
 from fan.message import Response
+from fan.model import Address
 from fan.transports import ipc_frames as frames
 
 #: Longer than any deadline here, shorter than a hang.
@@ -43,6 +44,14 @@ def test_a_slow_handler_is_a_deadline_and_the_next_call_gets_its_own_answer(plac
     place.handler.release.set()
     assert place.call("echo", b"mine").body == b"mine"
     assert place.submit("echo", b"mine").result(20).body == b"mine"
+
+
+@pytest.mark.parametrize("path", ["/tmp/\ud800.sock", "/tmp/a\0b.sock", "/tmp/" + "x" * 200])
+def test_an_address_that_is_no_path_is_a_failed_connect(place: Any, path: str) -> None:
+    for error in both(place, Address(f"unix://{path}"), place.request("echo")):
+        assert isinstance(error, Unavailable)
+        assert (error.reason, error.executed) == ("connect_failed", "no")
+    assert place.submit("echo").result(20).code == "ok"
 
 
 def test_no_time_left_sends_nothing(place: Any) -> None:

@@ -124,6 +124,12 @@ def test_an_async_method_of_the_same_app_ends_at_the_deadline(app: App, desk: De
     assert desk.closed.wait(BOUND)
 
 
+def test_a_call_without_time_is_the_callers_own_time_out(app: App) -> None:
+    with pytest.raises(DeadlineExceeded) as caught:
+        app.using(timeout=0).call("desk.hold")
+    assert (caught.value.reason, caught.value.executed) == ("client_timer", "no")
+
+
 def test_a_call_that_would_wait_for_its_own_loop_is_refused(app: App) -> None:
     with pytest.raises(Exception, match="await acall") as caught:
         app.call("desk.ask_itself")

@@ -54,7 +54,6 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = Path(tempfile.mkdtemp(prefix="fan-"))
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ.update(private_environment(folder), TERM="dumb", LC_ALL="C.UTF-8")
-    os.environ["FAN_TAB_PATIENCE"] = "30"  # as with every wait here: a busy machine is no failure
     os.environ[_MARK] = _RUN
     # A shell starts what runs behind its back with these ignored, and every child inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)

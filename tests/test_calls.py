@@ -153,6 +153,17 @@ def test_a_stream_given_up_between_two_items_is_closed(app: App, desk: Desk) -> 
     assert app.dispatcher.wait_idle(BOUND)
 
 
+def test_a_stream_that_outlives_its_app_is_closed_all_the_same(app: App, desk: Desk) -> None:
+    async def read() -> None:
+        items: AsyncIterator[Any] = app.astream("desk.drip")
+        assert await anext(items) == 1
+        app.close()
+        await items.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(read())
+    assert desk.closed.is_set()
+
+
 class Two(Service):
     """Its handler lets out what is wrong with a call that it makes."""
 

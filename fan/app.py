@@ -501,6 +501,8 @@ def _forked() -> None:
         app._lock = threading.RLock()
         app._binding = threading.RLock()
         app.is_started = False
+        for transport in app._transports.values():
+            transport.abandon()
         app._given_transports = {}
         app._reset()
         app.dispatcher.start_over()

@@ -186,7 +186,6 @@ class Client:
 
         items = self.stream(target, *args, **kwargs)
         variables, end = copy_context(), object()
-        loop = asyncio.get_running_loop()
         pull: Callable[[], Any] = partial(variables.run, next, items, end)
         close: Callable[[], None] = partial(variables.run, items.close)  # type: ignore[attr-defined]
         pulled: Future[Any] | None = None
@@ -204,7 +203,12 @@ class Client:
                 yield item
         finally:
             if pulled is not None and pulled.done() and not pulled.cancelled():
-                await loop.run_in_executor(self._app.pool, close)
+                try:
+                    closing = self._app.pool.submit(close)
+                except RuntimeError:  # the App is closed, and its threads with it
+                    close()
+                else:
+                    await asyncio.wrap_future(closing)
 
     # With bodies instead of arguments, for programs that carry calls for others
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fan.errors import FanError, Unavailable, Unimplemented
+from fan.errors import FanError, InvalidArgument, Unavailable, Unimplemented
 from fan.exchange import Exchange
 from fan.failures import error_response
 from fan.hosting import Hosted, Hosting
-from fan.message import Request, Response
+from fan.message import VERSION, Request, Response
 from fan.middleware.base import Inbound, InboundNext, Middleware, Steps
 from fan.service import Method
 from fan.transports.base import Stream
@@ -89,6 +89,8 @@ class Dispatcher:
     ) -> Response | Future[Response] | Stream:
         """Answer one request: see `transports.base.Handler`."""
         try:
+            if request.v != VERSION:
+                raise _wrong_version(request.v)
             hosted = self.hosting.find(request)
             method = hosted.method(request.method)
         except FanError as exc:
@@ -157,6 +159,12 @@ def server_chain(layers: list[Middleware], innermost: InboundNext) -> InboundNex
 
 def _draining(request: Request) -> FanError:
     return Unavailable(f"{request.service or request.topic} is draining", reason="draining")
+
+
+def _wrong_version(v: int) -> FanError:
+    return InvalidArgument(
+        f"the envelope has version {v}, and this side speaks {VERSION}", reason="malformed"
+    )
 
 
 def _wrong_kind(request: Request, method: Method) -> FanError:

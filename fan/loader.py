@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from fan.errors import InvalidArgument, Unknown
+from fan.interface import interface_of
 from fan.routes import Routes
-from fan.service import Service, service_name
+from fan.service import Service
 
 
 class Spec(msgspec.Struct, frozen=True):
@@ -170,20 +171,22 @@ def _is_service(value: Any) -> bool:
 
 
 def _create(cls: Any, spec: Spec) -> Service:
-    if isinstance(cls, Service):
-        return cls
     try:
-        service: Service = cls()
-        service_name(service)
+        service: Service = cls if isinstance(cls, Service) else cls()
+        interface_of(service)  # whatever makes no sense is said here, before anything starts
     except ValueError as exc:
         raise _bad(f"{spec.text}: {exc}") from exc
     except Exception as exc:
         raise Unknown(
-            f"{spec.text}: {cls.__name__}() failed: {_sentence(exc)}{_place(exc)}",
+            f"{spec.text}: {_name_of(cls)} failed: {_sentence(exc)}{_place(exc)}",
             reason="import_failed",
             executed="no",
         ) from exc
     return service
+
+
+def _name_of(cls: Any) -> str:
+    return f"{cls.__name__}()" if isinstance(cls, type) else type(cls).__name__
 
 
 def _bad(message: str) -> InvalidArgument:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fan.codec import check_baggage
 from fan.context import current, new_id
 from fan.errors import FanError, InvalidArgument
 from fan.hosting import Hosted
@@ -290,7 +291,9 @@ class Sender:
             rest["caller"] = options.caller
         if parent is not None:
             rest["tracestate"] = parent.tracestate
-            rest["baggage"] = {**parent.baggage, **options.baggage}
+            rest["baggage"] = baggage = {**parent.baggage, **options.baggage}
+            if baggage:  # its handlers may have added to it
+                check_baggage(baggage)
             rest["principal"] = options.principal or parent.principal
             rest["hops"] = parent.hops + 1
         return rest

@@ -1,6 +1,7 @@
 """Completion: what may stand next, and how it is told to bash, zsh and fish.
 
-Silent on every error, and it waits at most `PATIENCE` for a registry: a TAB is no place to wait.
+Silent on every error, and it waits for a registry at most as long as `Environment.tab_patience`
+says: a TAB is no place to wait.
 """
 
 from __future__ import annotations
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
     from fan import MethodInfo, ServiceInfo
     from fancli.env import Environment
-
-#: Seconds.
-PATIENCE = 0.15
 
 
 def answer(instruction: str, env: Environment) -> int:
@@ -203,9 +201,10 @@ def registered(ctx: click.Context) -> dict[str, ServiceInfo]:
         raise TimeoutError
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    patience: float = ctx.obj.tab_patience
+    signal.setitimer(signal.ITIMER_REAL, patience)
     try:
-        return _registered(ctx, time.monotonic() + PATIENCE)
+        return _registered(ctx, time.monotonic() + patience)
     except Exception:  # noqa: BLE001  whatever a store may raise
         return {}
     finally:

@@ -258,6 +258,11 @@ class HttpTransport(Transport):
             self._proxied.close()
 
 
+    def abandon(self) -> None:
+        """Drop our copies of the parent's connections."""
+        self._links.close()
+
+
 class Flight:
     """One exchange as seen by whoever cancels or times it."""
 

@@ -90,6 +90,9 @@ class IpcTransport(Transport):
         if shared is not None:
             shared.close()
 
+    def abandon(self) -> None:
+        self.close()  # which tells from the process id that nothing is ours
+
     def __repr__(self) -> str:
         state = "closed" if self._pool.is_closed else f"{self._pool.count()} idle connections"
         return f"<IpcTransport {state}>"

@@ -94,6 +94,37 @@ class Contexts(Harness):
         assert hops[0]["headers"].get("x-one") == "1"
         assert all("x-one" not in hop["headers"] for hop in hops[1:])
 
+    def test_a_header_arrives_under_its_name_in_lower_case(self, caller: Caller) -> None:
+        hops = caller.using(headers={"X-One": "Zoë"}).call("probe.relay", [])
+        assert hops[0]["headers"]["x-one"] == "Zoë"
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"headers": {"x-one": "1\r\nx-two: 2"}},
+            {"headers": {"x one": "1"}},
+            {"headers": {"x-one": 1}},
+            {"baggage": {f"key-{n}": "1" for n in range(65)}},
+            {"baggage": {"key": "x" * 8192}},
+            {"baggage": {"key": 1}},
+        ],
+    )
+    def test_what_one_transport_could_not_send_none_takes(
+        self, caller: Caller, options: dict[str, Any]
+    ) -> None:
+        with pytest.raises(InvalidArgument):
+            caller.using(**options)
+
+    def test_baggage_that_grew_beyond_its_limit_is_refused(
+        self, caller: Caller, served: Probe
+    ) -> None:
+        grown = {f"key-{n}": "1" for n in range(65)}
+        with fan.Context.at(caller.client, own_baggage=grown):
+            failure = caller.failure("probe.add", 1)
+        assert isinstance(failure, InvalidArgument)
+        assert failure.executed == "no"
+        assert served.runs["add"] == 0
+
     def test_the_caller_is_named(self, world: World, face: Face) -> None:
         alpha, *_ = serve_three(world)
         hops = face(world.client()).using(caller="the-test").call("alpha.relay", ["beta"])

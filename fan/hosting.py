@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from fan.context import Site
-from fan.errors import FailedPrecondition
+from fan.errors import AlreadyExists, FailedPrecondition
 from fan.message import Request
 from fan.names import no_such_service, unknown_method
 from fan.service import Method, Service, method_table, service_name
@@ -85,9 +85,12 @@ class Hosting:
         return len(self._by_instance)
 
     def add(self, hosted: Hosted) -> None:
-        """Host one more."""
+        """Host one more. Raises AlreadyExists (duplicate_id)."""
         if hosted.instance_id in self._by_instance:
-            raise ValueError(f"the instance id {hosted.instance_id!r} is in use in this App")
+            raise AlreadyExists(
+                f"the instance id {hosted.instance_id!r} is in use in this App",
+                reason="duplicate_id",
+            )
         self._by_instance[hosted.instance_id] = hosted
         self._by_service[hosted.name] = [*self._by_service.get(hosted.name, []), hosted]
 

@@ -11,7 +11,7 @@ import msgspec
 
 from fan.balancer import RoundRobin, by_shard
 from fan.discovery import Discovery
-from fan.errors import FanError, NotFound
+from fan.errors import FanError, NotFound, Unavailable
 from fan.middleware.base import Options
 from fan.model import QUEUES, Address, Choice, Instance, MethodInfo, ServiceInfo, transport_of
 from fan.routing import address_of, candidates, choose_version
@@ -150,8 +150,15 @@ class Picker:
 
 
 def peer(service: str, method: str, options: Options, tried: AbstractSet[str]) -> Choice:
-    """The next of the addresses that the caller named."""
-    fresh = [p for p in options.peers if p not in tried] or list(options.peers)
+    """The next of the addresses that the caller named, of those over the transport that was asked
+    for. Raises Unavailable (unroutable)."""
+    wanted = options.transport
+    named = [p for p in options.peers if wanted in ("", transport_of(Address(p)))]
+    if not named:
+        raise Unavailable(
+            f"no peer answers over {wanted}: {', '.join(options.peers)}", reason="unroutable"
+        )
+    fresh = [p for p in named if p not in tried] or named
     return Choice(service, method, Address(fresh[0]), why=(f"peer asked for: {fresh[0]}",))
 
 

@@ -354,16 +354,16 @@ def _choose_profile(
     """The profile that was asked for, and its values in each file that has it."""
     by_file = next((file.profile for file in files if file.profile), None)
     asked = name or env.get("FAN_PROFILE", "")
-    where = "flag" if name else "FAN_PROFILE"
+    where = "" if name else "FAN_PROFILE: "
     if not asked and by_file:
-        asked, where = str(by_file.value), by_file.origin
+        asked, where = str(by_file.value), f"{by_file.origin}: "
     if not asked:
         return "", []
     found = [file.profiles[asked] for file in files if asked in file.profiles]
     if not found:
         known = sorted({profile for file in files for profile in file.profiles})
         raise InvalidArgument(
-            f"{where}: there is no profile {asked!r}{did_you_mean(asked, known)}",
+            f"{where}there is no profile {asked!r}{did_you_mean(asked, known)}",
             reason="unknown_profile",
         )
     return asked, found

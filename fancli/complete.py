@@ -1,12 +1,13 @@
 """Completion: what may stand next, and how it is told to bash, zsh and fish.
 
-Silent on every error, and it waits for a registry at most as long as `Environment.tab_patience`
-says: a TAB is no place to wait.
+Silent on every error, and it waits at most `PATIENCE` for a registry behind a network: a TAB is no
+place to wait.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from fancli import scripts
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
     from fan import MethodInfo, ServiceInfo
     from fancli.env import Environment
+
+#: Seconds that a registry behind a network is given.
+PATIENCE = 0.15
+#: Seconds for a file. It answers in milliseconds, unless the machine is busy: then a TAB is to be
+#: slow, not silent.
+FILE_PATIENCE = 2.0
 
 
 def answer(instruction: str, env: Environment) -> int:
@@ -194,38 +201,35 @@ def complete_topic(
 def registered(ctx: click.Context) -> dict[str, ServiceInfo]:
     """The services of the registry in force, by name; none when it does not answer in time."""
     import signal
-    import time
     from types import FrameType
+
+    # Outside of the time that a registry is given: what a busy machine takes for it is no wait.
+    from fan import Discovery, load_settings, plugins
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise TimeoutError
 
     before = signal.signal(signal.SIGALRM, stop)
-    patience: float = ctx.obj.tab_patience
-    signal.setitimer(signal.ITIMER_REAL, patience)
     try:
-        return _registered(ctx, time.monotonic() + patience)
+        flags = {name: ctx.params.get(name) for name in ("namespace", "registry")}
+        env: Environment = ctx.obj
+        profile = ctx.params.get("profile") or ""
+        settings = load_settings(flags, env=env.vars, profile=profile).settings
+        scheme, _, path = settings.registry_url.partition(":")
+        if scheme == "sqlite" and not os.path.exists(path):
+            return {}  # a TAB creates no registry
+        patience = FILE_PATIENCE if scheme == "sqlite" else PATIENCE
+        signal.setitimer(signal.ITIMER_REAL, patience)
+        # An App would do, for twice the imports: a TAB is felt.
+        with plugins.open_store(settings.registry_url, settings.namespace, settings) as store:
+            found = Discovery(lambda: store, live=False)
+            infos = found.services(time.monotonic() + patience)
+            return {info.name: info for info in infos}
     except Exception:  # noqa: BLE001  whatever a store may raise
         return {}
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def _registered(ctx: click.Context, deadline: float) -> dict[str, ServiceInfo]:
-    from fan import Discovery, load_settings, plugins
-
-    flags = {name: ctx.params.get(name) for name in ("namespace", "registry")}
-    env: Environment = ctx.obj
-    profile = ctx.params.get("profile") or ""
-    settings = load_settings(flags, env=env.vars, profile=profile).settings
-    scheme, _, path = settings.registry_url.partition(":")
-    if scheme == "sqlite" and not os.path.exists(path):
-        return {}  # a TAB creates no registry
-    # An App would do, for twice the imports: a TAB is felt.
-    with plugins.open_store(settings.registry_url, settings.namespace, settings) as store:
-        found = Discovery(lambda: store, live=False)
-        return {info.name: info for info in found.services(deadline)}
 
 
 def _methods(info: ServiceInfo) -> tuple[MethodInfo, ...]:

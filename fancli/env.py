@@ -14,8 +14,6 @@ ColorMode = Literal["auto", "always", "never"]
 
 #: Columns of a terminal that does not say.
 DEFAULT_WIDTH = 80
-#: Seconds that a TAB waits for a registry, unless FAN_TAB_PATIENCE says otherwise.
-TAB_PATIENCE = 0.15
 
 
 class Environment:
@@ -60,15 +58,6 @@ class Environment:
     def is_debug(self) -> bool:
         """Whether a traceback may reach the user."""
         return self.vars.get("FAN_DEBUG", "") not in ("", "0")
-
-    @property
-    def tab_patience(self) -> float:
-        """Seconds that a TAB waits for a registry at most."""
-        try:
-            given = float(self.vars.get("FAN_TAB_PATIENCE", ""))
-        except ValueError:
-            return TAB_PATIENCE
-        return given if 0 < given < 3600 else TAB_PATIENCE
 
     @property
     def stdout_is_tty(self) -> bool:

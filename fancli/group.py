@@ -43,8 +43,7 @@ COMMANDS: dict[str, Row] = {
 #: command.
 COMMON: dict[str, int] = {
     "-n": 1, "--namespace": 1, "--registry": 1, "--profile": 1, "--timeout": 1, "--color": 1,
-    "--json": 0, "-q": 0, "--quiet": 0, "-v": 0, "-vv": 0, "-vvv": 0, "--verbose": 0,
-    "--show-secrets": 0,
+    "--json": 0, "-q": 0, "--quiet": 0, "-v": 0, "--verbose": 0, "--show-secrets": 0,
 }  # fmt: skip
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
@@ -73,9 +72,22 @@ def check_text(args: list[str]) -> None:
 
 
 def wants_json(args: list[str]) -> bool:
-    """Whether a mistake in the command line itself is to be reported as JSON too."""
-    end = args.index("--") if "--" in args else len(args)
-    return "--json" in args[:end]
+    """Whether a mistake in the command line itself is to be reported as JSON too. A key of SHON
+    (`[ --json 1 ]`) is no option."""
+    depth = 0
+    rest = iter(args)
+    for arg in rest:
+        if arg == "--" and not depth:
+            break
+        if arg == "--":
+            next(rest, None)  # a literal of SHON
+        elif arg == "[":
+            depth += 1
+        elif arg == "]":
+            depth = max(0, depth - 1)
+        elif arg == "--json" and not depth:
+            return True
+    return False
 
 
 class Command(click.Command):
@@ -183,15 +195,31 @@ def hoist(args: list[str]) -> list[str]:
     moved: list[str] = []
     here = 0
     while here < len(args) and args[here].startswith("-"):
-        name, has_value, _ = args[here].partition("=")
-        if name not in COMMON:
+        step = _width(args[here])
+        if not step:
             return args
-        step = 1 if has_value or not COMMON[name] else 2
         moved += args[here : here + step]
         here += step
     if here >= len(args):
         return []
     return [args[here], *moved, *args[here + 1 :]]
+
+
+def _width(arg: str) -> int:
+    """How many arguments a common option takes up, itself included; 0 for what is none. Short ones
+    may stand together, with the value of the last: `-qv`, `-vvvv`, `-nblue`."""
+    name, has_value, _ = arg.partition("=")
+    if name in COMMON:
+        return 1 if has_value or not COMMON[name] else 2
+    if arg.startswith("--"):
+        return 0
+    for end, letter in enumerate(arg[1:], 2):
+        values = COMMON.get(f"-{letter}")
+        if values is None:
+            return 0
+        if values:
+            return 1 if arg[end:] else 2
+    return min(1, len(arg) - 1)
 
 
 def quiet_help(option: click.Option | None) -> click.Option | None:

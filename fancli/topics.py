@@ -29,7 +29,6 @@ FAN_PROFILE      profile of the settings
 FAN_TIMEOUT      whole budget of a call: 300ms, 5s, 2m
 FAN_...          every setting of `fan settings show`, in capitals
 FAN_DEBUG        1 shows tracebacks
-FAN_TAB_PATIENCE seconds that a TAB waits for the registry, 0.15
 NO_COLOR FORCE_COLOR TERM=dumb COLUMNS    as everywhere
 
 Flags win over FAN_* variables, the profile, the project's fan.toml (upward to the root of the

@@ -44,7 +44,6 @@ def tab(line: str) -> tuple[tuple[str, str], ...]:
     words = str(len(line.split()) - 1)
     return (
         ("_FAN_COMPLETE", "bash_complete"),
-        ("FAN_TAB_PATIENCE", "30"),
         ("COMP_LINE", line),
         ("COMP_POINT", str(len(line))),
         ("COMP_WORDS", line),

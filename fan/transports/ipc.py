@@ -128,5 +128,5 @@ def path_of(address: Address) -> str:
 def _unknown_address(address: Address) -> InvalidArgument:
     return InvalidArgument(
         f"{address.url!r} is no address of the ipc transport; write unix:///path/to.sock",
-        reason="malformed",
+        reason="bad_address",
     )

@@ -42,9 +42,8 @@ class Fan(Protocol):
 
 
 def variables(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's variables, so that the program is found from any folder; a TAB waits as long
-    as a busy machine takes."""
-    found = {**os.environ, "FAN_TAB_PATIENCE": "30", **(extra or {})}
+    """This process's variables, so that the program is found from any folder."""
+    found = {**os.environ, **(extra or {})}
     if path := found.get("PYTHONPATH"):
         found["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, path.split(os.pathsep)))
     return found

@@ -315,6 +315,10 @@ def test_an_instance_id_in_use_is_a_conflict(folder: Path, start_fan: Any, app: 
     assert status == 10
     assert said.startswith("fan: already_exists: ")
     assert app.call("greeter.hello") == "Hello World"
+    twice = ("greeter", "greeter", "--id", "greeter-b", "--id", "greeter-b")
+    status, said = refused(start_fan, folder, *twice)
+    assert status == 10
+    assert said.startswith("fan: already_exists: ")
 
 
 def test_a_second_instance_of_a_unique_service_is_a_conflict(
@@ -348,7 +352,7 @@ def test_an_address_in_use_is_refused(folder: Path, start_fan: Any) -> None:
         (("greeter", "--id", "a", "--id", "b"), "2 --id for 1 services"),
         (("greeter", "--transport", "pigeon"), "--transport pigeon: unknown transport"),
         (("greeter", "--transport", "local"), "--transport local"),
-        (("greeter", "--transport", "http=nowhere.invalid"), "'nowhere.invalid' is no address"),
+        (("greeter", "--transport", "http=nowhere..invalid"), "'nowhere..invalid' is no address"),
         (("greeter", "--transport", "http=127.0.0.1:99999"), "is no place for an http server"),
         (("no-module",), "'no-module' is no MODULE[:CLASS]"),
         ((), "MODULE"),

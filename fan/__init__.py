@@ -20,6 +20,10 @@ _HOME = {
     "Cancelled": "errors",
     "Choice": "model",
     "Client": "client",
+    "Config": "config",
+    "ConfigEntry": "config_history",
+    "ConfigEvent": "config_history",
+    "ConfigWatch": "config_watch",
     "Context": "context",
     "DataLoss": "errors",
     "DeadlineExceeded": "errors",
@@ -52,6 +56,8 @@ _HOME = {
     "Unavailable": "errors",
     "Unimplemented": "errors",
     "Unknown": "errors",
+    "Write": "writing",
+    "Written": "writing",
     "current": "context",
     "decode_result": "codec",
     "load_services": "loader",
@@ -74,6 +80,10 @@ if TYPE_CHECKING:
     from fan.client import Client as Client
     from fan.client import Result as Result
     from fan.codec import decode_result as decode_result
+    from fan.config import Config as Config
+    from fan.config_history import ConfigEntry as ConfigEntry
+    from fan.config_history import ConfigEvent as ConfigEvent
+    from fan.config_watch import ConfigWatch as ConfigWatch
     from fan.context import Context as Context
     from fan.context import current as current
     from fan.context import new_id as new_id
@@ -154,6 +164,8 @@ if TYPE_CHECKING:
     from fan.settings import Settings as Settings
     from fan.settings import load_settings as load_settings
     from fan.settings import parse_duration as parse_duration
+    from fan.writing import Write as Write
+    from fan.writing import Written as Written
 
 
 def __getattr__(name: str) -> Any:

@@ -26,13 +26,14 @@ from fan.model import Address
 from fan.picker import Picker
 from fan.runner import LoopThread
 from fan.service import Service
-from fan.settings import Settings, load_settings
+from fan.settings import Settings, config_variables, load_settings
 from fan.stores.base import Store
 from fan.transports.base import Transport
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
+    from fan.config import Config
     from fan.lifecycle import Lifecycle
 
 
@@ -98,6 +99,7 @@ class App:
         self._by_address: dict[str, Transport] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._lifecycle: Lifecycle | None = None
+        self._config: Config | None = None
         self._mailboxes: weakref.WeakKeyDictionary[Any, Mailbox] = weakref.WeakKeyDictionary()
         self.runner = LoopThread()
         self.discovery = Discovery(
@@ -136,6 +138,21 @@ class App:
                     settings.registry_url, settings.namespace, settings
                 )
             return self._store
+
+    @property
+    def config(self) -> Config:
+        """The configs of services: `app.config["orders/theme"]`, `app.config.bind(...)`."""
+        with self._lock:
+            if self._config is None:
+                from fan.config import Config
+
+                self._config = Config(
+                    lambda: self.store,
+                    live=self._is_live,
+                    timeout=self.settings.timeout,
+                    variables=config_variables,
+                )
+            return self._config
 
     @property
     def pool(self) -> ThreadPoolExecutor:
@@ -288,6 +305,8 @@ class App:
         self._is_closed = True
         self.stop()
         self.discovery.close()
+        if self._config is not None:
+            self._config.close()
         for transport in self._transports.values():
             transport.close()
         self.runner.close()

@@ -76,7 +76,7 @@ class Config:
 
     def get(self, key: str, default: Any = None, *, deadline: float | None = None) -> Any:
         """The value in force, `default` where there is none in any layer."""
-        names = self._values((check_key(key),), deadline)
+        names = self.values(check_key(key), deadline=deadline)
         value = names.get(key, MISSING)
         if value is MISSING:
             value = self.defaults.get(key, MISSING)
@@ -98,7 +98,7 @@ class Config:
         fields = fields_of(kind)
 
         def read() -> dict[str, Any]:
-            values = self._values((prefix, prefix + "/"), None)
+            values = self.values(prefix, prefix + "/")
             document = tree(prefix, {**self.defaults, **values})
             return overridden(document, prefix, self._variables(), fields)
 
@@ -108,13 +108,15 @@ class Config:
         self._views.append(view)
         return view
 
-    def document(self, prefix: str) -> dict[str, Any]:
+    def document(self, prefix: str, *, deadline: float | None = None) -> dict[str, Any]:
         """All configs below `prefix` as one document, `/` being a level, with the members of the
         config `prefix` itself beneath them; without defaults and variables."""
         prefix = check_key(prefix.rstrip("/"))
-        return tree(prefix, self._values((prefix, prefix + "/"), None))
+        return tree(prefix, self.values(prefix, prefix + "/", deadline=deadline))
 
-    def _values(self, names: tuple[str, ...], deadline: float | None) -> Mapping[str, Any]:
+    def values(self, *names: str, deadline: float | None = None) -> Mapping[str, Any]:
+        """The values of all these keys, and prefixes that end in `/`, in one consistent reading;
+        without defaults and variables. What a live App has in use besides may be among them."""
         if self._is_live:
             return self._live.use(*names, deadline=deadline).values
         cut = read_names(self._open(), names, self._deadline(deadline))
@@ -147,7 +149,11 @@ class Config:
 
     def schema(self, key: str, *, deadline: float | None = None) -> Any:
         """The JSON Schema that a config carries, None for none."""
-        return self.schemas(check_key(key), deadline=deadline).get(key)
+        object = SCHEMA + check_key(key)
+        found = self._open().read([object], deadline=self._deadline(deadline)).objects.get(object)
+        if found is None or found.body is None:
+            return None
+        return config_values.decode(object, found.body)
 
     def schemas(
         self, prefix: str = "", *, gen: int | None = None, deadline: float | None = None

@@ -6,7 +6,8 @@ Silent on every error, and it waits at most `PATIENCE` for a registry: a TAB is 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fancli import scripts
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from fan import MethodInfo, ServiceInfo
     from fancli.env import Environment
+
+T = TypeVar("T")
 
 #: Seconds.
 PATIENCE = 0.15
@@ -193,8 +196,32 @@ def complete_topic(
     return [_item(name) for name in dict.fromkeys(known) if name.startswith(incomplete)]
 
 
+def complete_key(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Config keys, up to the next slash."""
+    found = {}
+    for key in _patiently(lambda deadline: _keys(ctx, incomplete, deadline)) or ():
+        here, slash, _ = key[len(incomplete) :].partition("/")
+        found[incomplete + here + slash] = "part" if slash else "plain"
+    return [_item(key, type) for key, type in found.items()]
+
+
+def _keys(ctx: click.Context, prefix: str, deadline: float) -> list[str]:
+    from fan import Config
+
+    with _store(ctx) as store:
+        config = Config(lambda: store, live=False)
+        return [entry.key for entry in config.list(prefix, deadline=deadline)]
+
+
 def registered(ctx: click.Context) -> dict[str, ServiceInfo]:
     """The services of the registry in force, by name; none when it does not answer in time."""
+    return _patiently(lambda deadline: _registered(ctx, deadline)) or {}
+
+
+def _patiently(ask: Callable[[float], T]) -> T | None:
+    """What a registry answers; None when it does not in time, or not at all."""
     import signal
     import time
     from types import FrameType
@@ -205,16 +232,26 @@ def registered(ctx: click.Context) -> dict[str, ServiceInfo]:
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, PATIENCE)
     try:
-        return _registered(ctx, time.monotonic() + PATIENCE)
+        return ask(time.monotonic() + PATIENCE)
     except Exception:  # noqa: BLE001  whatever a store may raise
-        return {}
+        return None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
 def _registered(ctx: click.Context, deadline: float) -> dict[str, ServiceInfo]:
-    from fan import Discovery, load_settings, plugins
+    from fan import Discovery
+
+    # An App would do, for twice the imports: a TAB is felt.
+    with _store(ctx) as store:
+        found = Discovery(lambda: store, live=False)
+        return {info.name: info for info in found.services(deadline)}
+
+
+def _store(ctx: click.Context) -> Any:
+    """The store of the registry in force. Raises FileNotFoundError for one that is not there."""
+    from fan import load_settings, plugins
 
     flags = {name: ctx.params.get(name) for name in ("namespace", "registry")}
     env: Environment = ctx.obj
@@ -222,11 +259,8 @@ def _registered(ctx: click.Context, deadline: float) -> dict[str, ServiceInfo]:
     settings = load_settings(flags, env=env.vars, profile=profile).settings
     scheme, _, path = settings.registry_url.partition(":")
     if scheme == "sqlite" and not os.path.exists(path):
-        return {}  # a TAB creates no registry
-    # An App would do, for twice the imports: a TAB is felt.
-    with plugins.open_store(settings.registry_url, settings.namespace, settings) as store:
-        found = Discovery(lambda: store, live=False)
-        return {info.name: info for info in found.services(deadline)}
+        raise FileNotFoundError(path)  # a TAB creates no registry
+    return plugins.open_store(settings.registry_url, settings.namespace, settings)
 
 
 def _methods(info: ServiceInfo) -> tuple[MethodInfo, ...]:

@@ -16,13 +16,14 @@ import fancli
 
 PUBLIC = {
     "Aborted", "Address", "AlreadyExists", "App", "Cancelled", "Choice", "Client", "Config",
-    "ConfigEntry", "ConfigEvent", "ConfigWatch", "Context", "DataLoss", "DeadlineExceeded", "Discovery", "Executor", "FailedPrecondition", "FanError",
-    "Instance", "Interface", "Internal", "InvalidArgument", "Loaded", "MethodInfo",
-    "Middleware", "NotFound", "Options", "OutOfRange", "Param", "PermissionDenied",
-    "RemoteError", "Request", "ResourceExhausted", "Response", "Result", "Route", "Service",
-    "ServiceInfo", "Settings", "Unauthenticated", "Unavailable", "Unimplemented", "Unknown", "Write",
-    "Written", "__version__", "current", "decode_result", "load_services", "load_settings", "new_id",
-    "parse_duration", "parse_target", "plugins", "rpc", "versions", "wrap",
+    "ConfigEntry", "ConfigEvent", "ConfigWatch", "Context", "DataLoss", "DeadlineExceeded",
+    "Discovery", "Executor", "FailedPrecondition", "FanError", "Instance", "Interface",
+    "Internal", "InvalidArgument", "Loaded", "MethodInfo", "Middleware", "NotFound", "Options",
+    "OutOfRange", "Param", "PermissionDenied", "RemoteError", "Request", "ResourceExhausted",
+    "Response", "Result", "Route", "Service", "ServiceInfo", "Settings", "Unauthenticated",
+    "Unavailable", "Unimplemented", "Unknown", "Write", "Written", "__version__", "current",
+    "decode_result", "load_services", "load_settings", "new_id", "parse_duration", "parse_target",
+    "plugins", "rpc", "versions", "wrap",
 }  # fmt: skip
 
 MODULES_TO_EXTEND = [

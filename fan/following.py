@@ -144,6 +144,7 @@ class Follower:
         self._is_latest = latest
         self._timeout = timeout
         self._hints: SimpleQueue[str] = SimpleQueue()
+        self._is_new = True
         self._is_connected = True
         self._is_closed = False
         # Armed before the first reading: what is written after it wakes us.
@@ -166,15 +167,15 @@ class Follower:
         self._hints.put("closed")
 
     def __iter__(self) -> Iterator[Step]:
-        is_first, retry = True, RETRY
+        retry = RETRY
         while not self._is_closed:
             wait = IDLE
             try:
                 yield from self._advance()
-                is_first, retry = False, RETRY
+                self._is_new, retry = False, RETRY
                 yield Step("idle", self.cursor)
             except (Unavailable, DeadlineExceeded):
-                if is_first:
+                if self._is_new:
                     raise
                 if self._is_connected:
                     self._is_connected = False

@@ -21,6 +21,10 @@ _HOME = {
     "Choice": "model",
     "Client": "client",
     "Config": "routes",
+    "Configs": "config",
+    "ConfigEntry": "config_history",
+    "ConfigEvent": "config_history",
+    "ConfigWatch": "config_watch",
     "Context": "context",
     "DataLoss": "errors",
     "DeadlineExceeded": "errors",
@@ -59,6 +63,8 @@ _HOME = {
     "Unavailable": "errors",
     "Unimplemented": "errors",
     "Unknown": "errors",
+    "Write": "writing",
+    "Written": "writing",
     "current": "context",
     "decode_result": "codec",
     "load_routes": "loader",
@@ -84,6 +90,10 @@ if TYPE_CHECKING:
     from fan.client import Client as Client
     from fan.client import Result as Result
     from fan.codec import decode_result as decode_result
+    from fan.config import Configs as Configs
+    from fan.config_history import ConfigEntry as ConfigEntry
+    from fan.config_history import ConfigEvent as ConfigEvent
+    from fan.config_watch import ConfigWatch as ConfigWatch
     from fan.context import Context as Context
     from fan.context import current as current
     from fan.context import new_id as new_id
@@ -174,6 +184,8 @@ if TYPE_CHECKING:
     from fan.settings import parse_duration as parse_duration
     from fan.tools.servers import Servers as Servers
     from fan.tools.servers import ServerStatus as ServerStatus
+    from fan.writing import Write as Write
+    from fan.writing import Written as Written
 
 
 def __getattr__(name: str) -> Any:

@@ -28,13 +28,14 @@ from fan.policies import Policies
 from fan.routes import RouteBook, Routes
 from fan.runner import LoopThread
 from fan.service import Service, check_topic
-from fan.settings import Settings, expand, load_settings
+from fan.settings import Settings, config_variables, expand, load_settings
 from fan.stores.base import Store
 from fan.transports.base import Ledger, Transport
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
+    from fan.config import Configs
     from fan.events import Subscriber
     from fan.lifecycle import Lifecycle
     from fan.middleware.metrics import Metrics
@@ -118,6 +119,7 @@ class App:
         self._by_address: dict[str, Transport] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._lifecycle: Lifecycle | None = None
+        self._config: Configs | None = None
         self._mailboxes: weakref.WeakKeyDictionary[Any, Mailbox] = weakref.WeakKeyDictionary()
         self._subscribers: weakref.WeakSet[Subscriber] = weakref.WeakSet()
         self.runner = LoopThread()
@@ -205,6 +207,21 @@ class App:
                     settings.registry_url, settings.namespace, settings
                 )
             return self._store
+
+    @property
+    def config(self) -> Configs:
+        """The configs of services: `app.config["orders/theme"]`, `app.config.bind(...)`."""
+        with self._lock:
+            if self._config is None:
+                from fan.config import Configs
+
+                self._config = Configs(
+                    lambda: self.store,
+                    live=self._is_live,
+                    timeout=self.settings.timeout,
+                    variables=config_variables,
+                )
+            return self._config
 
     @property
     def pool(self) -> ThreadPoolExecutor:
@@ -384,6 +401,8 @@ class App:
         for subscriber in list(self._subscribers):
             subscriber.close()
         self.discovery.close()
+        if self._config is not None:
+            self._config.close()
         for transport in self._transports.values():
             transport.close()
         self.runner.close()

@@ -259,6 +259,11 @@ def default_runtime_dir(env: Mapping[str, str]) -> str:
     return os.path.join(temp, f"fan-{os.geteuid()}")
 
 
+def config_variables() -> Mapping[str, str]:
+    """The variables of this process, for those that override a service's configs."""
+    return os.environ
+
+
 def _data_folder(env: Mapping[str, str]) -> str:
     if sys.platform in _LINUX:  # what platformdirs says there, for a tenth of a command's start
         data = env.get("XDG_DATA_HOME", "")

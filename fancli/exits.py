@@ -52,6 +52,9 @@ MEANINGS: dict[Exit, str] = {
 #: Where the reason alone decides, whoever raised it.
 _BY_REASON: dict[tuple[str, str], Exit] = {
     ("invalid_argument", "bad_address"): Exit.USAGE,
+    ("invalid_argument", "bad_cursor"): Exit.USAGE,
+    ("invalid_argument", "bad_key"): Exit.USAGE,
+    ("invalid_argument", "bad_op"): Exit.USAGE,
     ("invalid_argument", "bad_setting"): Exit.USAGE,
     ("invalid_argument", "bad_version"): Exit.USAGE,
     ("invalid_argument", "unknown_profile"): Exit.USAGE,

@@ -22,6 +22,7 @@ from fan.endpoint import Endpoint, Rpc
 from fan.errors import ErrorTypes, FanError
 from fan.hosting import Hosted
 from fan.middleware.base import Middleware
+from fan.mirror import Mirror
 from fan.model import Address, ServiceInfo
 from fan.picker import Picker
 from fan.policies import Policies
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from fan.config import Configs
+    from fan.consumer import Registration
     from fan.events import Subscriber
     from fan.lifecycle import Lifecycle
     from fan.middleware.metrics import Metrics
@@ -123,11 +125,18 @@ class App:
         self._mailboxes: weakref.WeakKeyDictionary[Any, Mailbox] = weakref.WeakKeyDictionary()
         self._subscribers: weakref.WeakSet[Subscriber] = weakref.WeakSet()
         self.runner = LoopThread()
+        #: What is used of the registry, as of one generation.
+        self.mirror = Mirror(
+            lambda: self.store, self.settings.timeout, on_loss=self.settings.on_loss
+        )
+        #: What tells the registry which generation that is; a one-shot App tells nothing.
+        self.consumer = self._registration() if self._is_live else None
         self.discovery = Discovery(
             lambda: self.store,
             live=self._is_live,
             timeout=self.settings.timeout,
             on_change=self._on_change,
+            mirror=self.mirror,
         )
         self.picker = Picker(self.discovery, self.settings.transports)
         #: The rules for the way of calls; None where there are none.
@@ -148,6 +157,12 @@ class App:
             import warnings
 
             warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
+
+    def _registration(self) -> Registration:
+        from fan.consumer import Registration
+
+        timeout = self.settings.timeout
+        return Registration(self.mirror, lambda: self.store, app=self.name, timeout=timeout)
 
     def _route_book(self, routes: type[Routes]) -> RouteBook:
         return RouteBook(
@@ -220,6 +235,7 @@ class App:
                     live=self._is_live,
                     timeout=self.settings.timeout,
                     variables=config_variables,
+                    mirror=self.mirror,
                 )
             return self._config
 
@@ -314,6 +330,8 @@ class App:
         route = info.route
         if route is None or not route.versions:
             return unrouted
+        if route.replaced_by:
+            return None
         live = [v for v, weight in route.versions.items() if weight > 0]
         return live[0] if len(live) == 1 and not route.overrides else None
 
@@ -322,15 +340,19 @@ class App:
         with self._binding:
             for endpoint in list(self.endpoints):
                 endpoint.client.rebind(endpoint)
-        self._follow_policies()
+        self._follow_routes()
 
-    def _follow_policies(self) -> None:
-        """Serve through the layers that the policies ask for."""
+    def _follow_routes(self) -> None:
+        """Serve as the registry has it: not what is retired, and through the layers that the
+        policies ask for."""
         policies = self.policies
-        if policies is None:
-            return
         for hosted in self.dispatcher.hosting:
             info = self._known(hosted.name) if self.is_started else None
+            route = info.route if info is not None else None
+            hosted.is_retired = route is not None and hosted.version in route.retired
+
+            if policies is None:
+                continue
 
             def layers(
                 method: str, hosted: Hosted = hosted, info: ServiceInfo | None = info
@@ -403,6 +425,9 @@ class App:
         self.discovery.close()
         if self._config is not None:
             self._config.close()
+        self.mirror.close()
+        if self.consumer is not None:
+            self.consumer.close()
         for transport in self._transports.values():
             transport.close()
         self.runner.close()

@@ -19,9 +19,10 @@ from fan.config_history import ConfigEntry, ConfigEvent, no_such_config
 from fan.config_live import Live
 from fan.config_values import CONFIG, MISSING, SCHEMA, check_key, encode, encode_schema
 from fan.config_views import View, as_typed, fields_of, overridden, tree, variable_of
-from fan.config_watch import ConfigWatch, read_names
+from fan.config_watch import ConfigWatch
 from fan.errors import FanError
 from fan.following import Cursor
+from fan.mirror import Mirror, read_names
 from fan.stores.base import Cut, Plan, Store
 from fan.writing import Write, Written, write
 
@@ -50,18 +51,21 @@ class Configs:
         live: bool = True,
         timeout: float = 5.0,
         variables: Callable[[], Mapping[str, str]] = dict,
+        mirror: Mirror | None = None,
     ) -> None:
         self._open = store
         self._is_live = live
         self._timeout = timeout
         self._variables = variables
-        self._live = Live(store, timeout)
+        self._owns_mirror = mirror is None
+        self._live = Live(Mirror(store, timeout) if mirror is None else mirror)
         self._views: list[View[Any]] = []
         #: Key -> the value where neither the environment nor the registry has one.
         self.defaults: dict[str, Any] = {}
 
     def __repr__(self) -> str:
-        return f"<Configs {len(self._live.state.names)} names in use, {len(self._views)} views>"
+        names = [n for n in self._live.mirror.state.names if n.startswith(CONFIG)]
+        return f"<Configs {len(names)} names in use, {len(self._views)} views>"
 
     # Values in force
 
@@ -97,14 +101,15 @@ class Configs:
         prefix = check_key(prefix.rstrip("/"))
         fields = fields_of(kind)
 
-        def read() -> dict[str, Any]:
-            values = self.values(prefix, prefix + "/")
+        def read(values: Mapping[str, Any] | None = None) -> dict[str, Any]:
+            if values is None:
+                values = self.values(prefix, prefix + "/")
             document = tree(prefix, {**self.defaults, **values})
             return overridden(document, prefix, self._variables(), fields)
 
         view = View(prefix, kind, read, on_change)
         if self._is_live:
-            view.follow(self._live.listen)
+            view.follow(self._live)
         self._views.append(view)
         return view
 
@@ -118,8 +123,9 @@ class Configs:
         """The values of all these keys, and prefixes that end in `/`, in one consistent reading;
         without defaults and variables. What a live App has in use besides may be among them."""
         if self._is_live:
-            return self._live.use(*names, deadline=deadline).values
-        cut = read_names(self._open(), names, self._deadline(deadline))
+            return self._live.use(*names, deadline=deadline)
+        objects = [CONFIG + name for name in names]
+        cut = read_names(self._open(), objects, self._deadline(deadline))
         return {
             object.removeprefix(CONFIG): config_values.decode(object, found.body)
             for object, found in cut.objects.items()
@@ -330,7 +336,8 @@ class Configs:
         for view in self._views:
             view.close()
         self._views.clear()
-        self._live.close()
+        if self._owns_mirror:
+            self._live.mirror.close()
 
     def _deadline(self, deadline: float | None) -> float:
         return time.monotonic() + self._timeout if deadline is None else deadline

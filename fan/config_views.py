@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from fan.config_live import Live
 from fan.config_values import merge
 from fan.errors import FanError, InvalidArgument
 
@@ -115,7 +116,7 @@ class View(Generic[T]):
         self,
         prefix: str,
         kind: type[T],
-        read: Callable[[], dict[str, Any]],
+        read: Callable[[Mapping[str, Any] | None], dict[str, Any]],
         on_change: Callable[[T], None] | None,
     ) -> None:
         self.prefix = prefix
@@ -140,10 +141,19 @@ class View(Generic[T]):
         """Follow no longer; the value stays. Twice does no harm."""
         self._end()
 
-    def follow(self, listen: Callable[[Callable[[], None]], Callable[[], None]]) -> None:
-        """Look again whenever `listen` calls."""
-        self._end = listen(self.refresh)
+    def follow(self, live: Live) -> None:
+        """Refuse what does not fit, and look again whenever values change."""
+        self._end = live.follow(self.check, self.refresh)
         self.refresh()  # what changed before it was heard of
+
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Raise InvalidArgument (bad_value) where these would not fit the class."""
+        try:
+            self._converted(values)
+        except FanError as exc:
+            self.error = exc
+            raise
+        self.error = None
 
     def refresh(self) -> None:
         """Take what is there now, if it is valid and another."""
@@ -165,8 +175,8 @@ class View(Generic[T]):
             except Exception:
                 log.exception("on_change of %s failed", self.prefix)
 
-    def _converted(self) -> T:
-        document = self._read()
+    def _converted(self, values: Mapping[str, Any] | None = None) -> T:
+        document = self._read(values)
         try:
             return msgspec.convert(document, self._kind, strict=False)
         except (msgspec.ValidationError, RecursionError) as exc:

@@ -11,6 +11,7 @@ from fan.config_values import CONFIG, check_key, decode
 from fan.errors import InvalidArgument, OutOfRange
 from fan.following import Cursor, Follower
 from fan.following import Step as FollowStep
+from fan.mirror import read_names
 from fan.stores.base import Cut, Diff, Entry, Head, Store
 
 Kind = Literal[
@@ -102,7 +103,7 @@ class ConfigWatch:
         )
 
     def _read(self, store: Store, deadline: float) -> tuple[Head, tuple[Event, ...]]:
-        cut = read_names(store, self.names, deadline)
+        cut = read_names(store, [CONFIG + name for name in self.names], deadline)
         return cut.head, tuple(_snapshot(name, cut) for name in self.names)
 
     def _look(self, store: Store, entry: Entry, deadline: float) -> tuple[Event, ...] | None:
@@ -112,18 +113,6 @@ class ConfigWatch:
             if self.wants(diff.object)
         )
         return events or None
-
-
-def read_names(store: Store, names: Sequence[str], deadline: float) -> Cut:
-    """All configs that are named by key or prefix, in one consistent reading."""
-    keys = [CONFIG + name for name in names if not name.endswith("/")]
-    cut = store.read(keys, deadline=deadline)
-    objects = dict(cut.objects)
-    for name in names:
-        if name.endswith("/"):
-            more = store.read(prefix=CONFIG + name, gen=cut.head.gen, deadline=deadline)
-            objects.update(more.objects)
-    return Cut(cut.head, objects, cut.deleted)
 
 
 def _snapshot(name: str, cut: Cut) -> Event:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fan.errors import FanError, InvalidArgument, Unavailable, Unimplemented
+from fan.errors import FailedPrecondition, FanError, InvalidArgument, Unavailable, Unimplemented
 from fan.exchange import Exchange
 from fan.failures import error_response
 from fan.hosting import Hosted, Hosting
@@ -92,11 +92,22 @@ class Dispatcher:
             if request.v != VERSION:
                 raise _wrong_version(request.v)
             hosted = self.hosting.find(request)
+            if hosted.is_retired and request.kind in ("call", "stream"):
+                raise self._stale(hosted)
             method = hosted.method(request.method)
         except FanError as exc:
             return error_response(request, _draining(request) if self._is_draining else exc)
         return self.handle(
             request, hosted, method, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued
+        )
+
+    def _stale(self, hosted: Hosted) -> FanError:
+        gen = self._app.discovery.gen
+        return FailedPrecondition(
+            f"{hosted.name} {hosted.version} is retired as of generation {gen}:"
+            " the route goes elsewhere",
+            reason="stale_route",
+            details={"gen": gen},
         )
 
     def handle(

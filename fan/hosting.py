@@ -40,6 +40,8 @@ class Hosted:
         """Count from zero, with a lock that nobody holds."""
         self._counts: dict[str, list[float]] = {name: [0, 0, 0.0] for name in self.table}
         self._lock = threading.Lock()
+        #: Whether its version takes no calls any more.
+        self.is_retired = False
 
     def settle(self, app: Any) -> None:
         """Begin to belong to an App."""

@@ -136,6 +136,8 @@ class ServiceInfo(msgspec.Struct, frozen=True):
     route: Route | None = None
     #: Generation of the reading.
     gen: int = 0
+    #: Generation since which the route is in force, 0 for none.
+    routed_at: int = 0
     instances: tuple[Instance, ...] = ()
     #: The config `SERVICE/policy`.
     policy: dict[str, Any] = {}
@@ -152,6 +154,8 @@ class ServiceInfo(msgspec.Struct, frozen=True):
 
     def live(self, version: str) -> tuple[Instance, ...]:
         """The instances of a version that take calls."""
+        if self.route is not None and version in self.route.retired:
+            return ()
         return tuple(i for i in self.instances if i.version == version and i.state == "up")
 
     def interface_for(self, version: str = "") -> Interface | None:

@@ -119,8 +119,8 @@ class Sender:
         """Read what the registry knows: the service, and what its method says of itself."""
         options = call.options
         try:
-            table = call.table = self._app.picker.look(call.service, call.deadline)
-            info = table.method(call.method, options.want)
+            table = self._look(call)
+            info = table.method(call.method, call.options.want)
         except FanError as exc:
             exc.target = call.target
             raise
@@ -158,6 +158,18 @@ class Sender:
         call = self.begin("event", topic, "", "", content_type, body)
         call.topic, call.service = topic, ""
         return call
+
+    def _look(self, call: Call) -> Table:
+        """What is known of the service as of the generation that the call tree is pinned to; the
+        entry of a tree pins it. A service that is replaced is called in the other's place."""
+        table: Table = self._app.picker.look(call.service, call.deadline, call.gen)
+        call.table = table
+        call.gen = call.gen or self._app.discovery.gen or table.info.gen
+        if table.replaces:
+            call.service = table.info.name
+            if table.want and not call.options.want:
+                call.options = msgspec.structs.replace(call.options, want=table.want)
+        return table
 
     def _pick(self, call: Call, next: CallNext) -> Steps:
         if call.kind == "event":
@@ -201,9 +213,9 @@ class Sender:
         sticky = options.sticky or call.traceparent[3:35]
         table: Table = call.table
         if call.attempt:
-            if not call.gen:
-                self._app.discovery.forget(call.service)  # `retry` found the route stale
-            table = call.table = picker.look(call.service, call.deadline)
+            if not call.gen:  # `retry` found the route stale
+                picker.look_again(table, call.deadline)
+            table = self._look(call)
         find = partial(
             picker.pick_queue if call.kind == "push" else picker.pick,
             method=call.method, options=options, sticky=sticky, tried=call.tried,
@@ -214,6 +226,8 @@ class Sender:
             fresh = picker.look_again(table, call.deadline)  # the watch may be behind
             if fresh is None:
                 raise
+            if fresh.info.routed_at > call.gen:
+                fresh = self._look(call)  # another route is none of this call tree's
             return find(fresh)
 
     def _queued(self, call: Call, transport: Transport) -> Choice:

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -100,6 +100,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     access_log: bool = False
     #: How long a stop waits for calls in flight.
     drain_timeout: float = 30.0
+    #: What an App does that lost its registration and refuses what is registered now: go on with
+    #: the last good state (stale), or fail what uses it (fail).
+    on_loss: Literal["stale", "fail"] = "stale"
     #: Oldest local snapshot that answers while the registry is down.
     max_stale: float = 3600.0
 

@@ -71,7 +71,8 @@ LOOK_UP = names(
 #: To call it.
 CALL = names(
     """
-    fan.app fan.balancer fan.client fan.policies fan.routes fan.codec fan.context
+    fan.app fan.balancer fan.client fan.mirror fan.policies fan.routes fan.codec
+    fan.context
     fan.dispatch fan.drivers fan.endpoint fan.exchange fan.failures fan.hosting fan.local
     fan.middleware fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead
     fan.middleware.deadline fan.middleware.hops fan.middleware.retry fan.picker fan.routing

@@ -13,7 +13,6 @@ import pytest
 
 TESTS = """
 import pytest
-pytest_plugins = ["fan.testing.servers"]
 
 def test_rabbitmq(rabbitmq_server):
     print("url", rabbitmq_server.url)
@@ -39,8 +38,8 @@ def run(private: Path) -> Run:
         (private / "test_it.py").write_text(tests)
         env = {name: value for name, value in os.environ.items() if name != "CI"}
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "pytest", "-rA", "-p", "no:valkey",
-             "-p", "no:cacheprovider", "--rootdir", str(private), "-c", "/dev/null",
+            [sys.executable, "-P", "-m", "pytest", "-rA", "-W", "error",
+             "-p", "fan.testing.servers", "-p", "no:valkey", "-p", "no:cacheprovider", "--rootdir", str(private), "-c", "/dev/null",
              str(private / "test_it.py")],
             cwd=private, env={**env, "PATH": str(private / "bin"), **vars}, check=False,
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=50,
@@ -83,14 +82,13 @@ def test_what_the_chosen_tests_need_is_installed_before_the_first(run: Run, priv
     assert "rabbitmq-server zookeeper default-jre-headless" in asked.read_text()
     assert "apt-get update ended with 100" in said
     asked.unlink()
-    run("def test_other(): pass\npytest_plugins = ['fan.testing.servers']", FAN_TEST_INSTALL="1")
+    run("def test_other(): pass", FAN_TEST_INSTALL="1")
     assert not asked.exists(), "nothing is installed that no test asks for"
 
 
 @pytest.mark.redis
 def test_the_server_of_the_run_ends_with_it(run: Run, redis_server: object) -> None:
     tests = """
-pytest_plugins = ["fan.testing.servers"]
 def test_redis(redis_server, new_redis):
     print("pid", redis_server.pid)
     print("pid", new_redis().pid)

@@ -25,6 +25,8 @@ def test_other():
     pass
 """
 
+PLUGINS = ("-p", "fan.testing.servers", "-p", "no:valkey", "-p", "no:cacheprovider")
+
 Run = Callable[..., str]
 
 
@@ -38,9 +40,8 @@ def run(private: Path) -> Run:
         (private / "test_it.py").write_text(tests)
         env = {name: value for name, value in os.environ.items() if name != "CI"}
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "pytest", "-rA", "-W", "error",
-             "-p", "fan.testing.servers", "-p", "no:valkey", "-p", "no:cacheprovider", "--rootdir", str(private), "-c", "/dev/null",
-             str(private / "test_it.py")],
+            [sys.executable, "-P", "-m", "pytest", "-rA", "-W", "error", *PLUGINS,
+             "--rootdir", str(private), "-c", "/dev/null", str(private / "test_it.py")],
             cwd=private, env={**env, "PATH": str(private / "bin"), **vars}, check=False,
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=50,
         )  # fmt: skip

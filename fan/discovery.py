@@ -192,6 +192,9 @@ class Discovery:
             self._readings = number = self._readings + 1
         info = self._read(name, deadline)
         with self._lock:
+            if self._is_live:  # another generation may be in force by now
+                state = self._mirror.state
+                info = _routed(info, state.objects, state.gen)
             if number < self._newest.get(name, 0):
                 return info  # one that began later is there already, and may know more
             if info.is_known:

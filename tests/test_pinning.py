@@ -130,7 +130,7 @@ def test_a_retired_version_is_told_and_the_entry_tries_the_new_route_once(world:
     stale = caller.discovery.service("back")
     gen = world.route("back", Route(versions={"2.0.0": WHOLE}, retired=("1.0.0",)))
     until(old, gen)
-    (address,) = stale.instances[0].addresses
+    (address,) = next(i for i in stale.instances if i.version == "1.0.0").addresses
     with pytest.raises(fan.FailedPrecondition) as caught:
         caller.using(peers=(address.url,), retries=0).call("back.who")
     assert (caught.value.reason, caught.value.executed) == ("stale_route", "no")

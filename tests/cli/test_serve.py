@@ -348,7 +348,7 @@ def test_an_address_in_use_is_refused(folder: Path, start_fan: Any) -> None:
         (("greeter", "--id", "a", "--id", "b"), "2 --id for 1 services"),
         (("greeter", "--transport", "pigeon"), "--transport pigeon: unknown transport"),
         (("greeter", "--transport", "local"), "--transport local"),
-        (("greeter", "--transport", "http=nowhere.invalid"), "'nowhere.invalid' is no address"),
+        (("greeter", "--transport", "http=no..where"), "'no..where' is no address"),
         (("greeter", "--transport", "http=127.0.0.1:99999"), "is no place for an http server"),
         (("no-module",), "'no-module' is no MODULE[:CLASS]"),
         ((), "MODULE"),

@@ -7,7 +7,6 @@ not fit what is built on it (a typed config) is refused as a whole: the last goo
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -170,7 +169,7 @@ class Mirror:
         try:
             self.check(after)
         except FanError as exc:
-            logging.getLogger("fan").warning("generation %d is refused: %s", after.gen, exc)
+            _log().warning("generation %d is refused: %s", after.gen, exc)
             if after.names != before.names:
                 self.state = self._as_of(before, after, deadline)
             if self.witness is not None:
@@ -213,7 +212,7 @@ class Mirror:
             self.refresh()
         except FanError as exc:
             # It stays as it was; the next hint reads it again.
-            logging.getLogger("fan").warning("the registry could not be read again: %s", exc)
+            _log().warning("the registry could not be read again: %s", exc)
 
     def close(self) -> None:
         """End the watch. Twice does no harm."""
@@ -257,3 +256,9 @@ def _entered(entries: list[Callable[[State], None]], entry: Callable[[State], No
             entries.remove(entry)
 
     return end
+
+
+def _log() -> Any:
+    import logging  # a one-shot command has nothing to log
+
+    return logging.getLogger("fan")

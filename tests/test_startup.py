@@ -61,7 +61,7 @@ PROGRAM = names(
 #: To find a service in the registry.
 LOOK_UP = names(
     """
-    fan fan.discovery fan.errors fan.message fan.model fan.names fan.plugins fan.settings
+    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins fan.settings
     fan.stores fan.stores.base fan.stores.locks fan.stores.rules fan.stores.sqlite
     fan.stores.sqlite_channel fan.stores.sqlite_errors fan.stores.sqlite_rows
     fan.stores.sqlite_schema fancli.coerce fancli.commands fancli.commands.call
@@ -71,7 +71,7 @@ LOOK_UP = names(
 #: To call it.
 CALL = names(
     """
-    fan.app fan.balancer fan.client fan.mirror fan.policies fan.routes fan.codec
+    fan.app fan.balancer fan.client fan.policies fan.routes fan.codec
     fan.context
     fan.dispatch fan.drivers fan.endpoint fan.exchange fan.failures fan.hosting fan.local
     fan.middleware fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead

@@ -149,6 +149,7 @@ TABLE: dict[str, Row] = {
     "fan.policies": row(COMPOSITION),
     "fan.lifecycle": row(COMPOSITION),
     "fan.loader": row(COMPOSITION),
+    "fan.needs": row(COMPOSITION),
     "fan.app": row(COMPOSITION),
     # tools
     "fan.tools": row(TOOL),

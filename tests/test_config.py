@@ -41,14 +41,18 @@ def gen(store: Store) -> int:
     return store.head(deadline=time.monotonic() + PATIENCE).gen
 
 
-@pytest.mark.parametrize("value", ["", "dark", 0, 1.5, True, None, [], {"a": [1, {"b": None}]}, "é\n"])
+@pytest.mark.parametrize(
+    "value", ["", "dark", 0, 1.5, True, None, [], {"a": [1, {"b": None}]}, "é\n"]
+)
 def test_a_value_comes_back_as_it_was_set(config: Config, value: Any) -> None:
     config.set("k", value)
     assert config["k"] == value
     assert type(config["k"]) is type(value)
 
 
-@pytest.mark.parametrize("key", ["a/b/c", "50%", "with space", "ключ/🎈", "-k", "a%2Fb", "..", "a//b"])
+@pytest.mark.parametrize(
+    "key", ["a/b/c", "50%", "with space", "ключ/🎈", "-k", "a%2Fb", "..", "a//b"]
+)
 def test_a_key_may_be_any_text(config: Config, key: str) -> None:
     config.set(key, key)
     assert [entry.key for entry in config.list()] == [key]

@@ -56,7 +56,7 @@ class Live:
             deadline = time.monotonic() + self._timeout
         with self._lock:
             store = self._open()
-            if self._watch is None:
+            if self._watch is None and not self._is_closed:
                 # Before the first reading; a call that comes at once waits for us.
                 self._watch = store.watch(HEAD, self._on_hint)
             before = self.state

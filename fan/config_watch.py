@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import msgspec
 
 from fan.config_values import CONFIG, check_key, decode
-from fan.errors import InvalidArgument, OutOfRange
+from fan.errors import InvalidArgument, NotFound, OutOfRange
 from fan.following import Cursor, Follower
 from fan.following import Step as FollowStep
 from fan.stores.base import Cut, Diff, Entry, Head, Store
@@ -116,6 +116,15 @@ class ConfigWatch:
 
 def read_names(store: Store, names: Sequence[str], deadline: float) -> Cut:
     """All configs that are named by key or prefix, in one consistent reading."""
+    for _ in range(3):
+        try:
+            return _read_once(store, names, deadline)
+        except NotFound:
+            continue  # the generation went away between the first prefix and the last
+    return _read_once(store, names, deadline)
+
+
+def _read_once(store: Store, names: Sequence[str], deadline: float) -> Cut:
     keys = [CONFIG + name for name in names if not name.endswith("/")]
     cut = store.read(keys, deadline=deadline)
     objects = dict(cut.objects)

@@ -130,3 +130,9 @@ def test_it_never_outlives_us_however_we_die(
     os.kill(process.pid, signal.SIGKILL)
     for pid in pids:
         gone(pid)
+
+
+def test_what_it_leaves_behind_holds_nobody_up(fan: Fan, config: Config, private: Path) -> None:
+    script = f"sleep 1000 >/dev/null 2>&1 & echo $! > {private}/pid; exit 4"
+    assert fan("run", "--env", "a/", "--", "sh", "-c", script).exit == 4
+    os.kill(int((private / "pid").read_text()), signal.SIGKILL)

@@ -56,11 +56,6 @@ def check_key(key: str) -> str:
     return key
 
 
-def owner_of(key: str) -> str:
-    """The service that a config belongs to: the first part of its key."""
-    return key.partition("/")[0]
-
-
 def encode(key: str, value: Any) -> bytes:
     """The body of a value: JSON with sorted members, so that equal values are equal bytes. Raises
     InvalidArgument (bad_value, payload_too_large)."""

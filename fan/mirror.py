@@ -233,8 +233,20 @@ def read_names(
 ) -> Cut:
     """The objects of these names, and all below those that end in `/`, in one consistent
     reading."""
-    prefixes = sorted(name for name in names if name.endswith("/"))
-    plain = sorted(name for name in names if not name.endswith("/"))
+    names = sorted(names)
+    for _ in range(3):
+        try:
+            return _read_once(store, names, deadline, gen)
+        except NotFound:
+            if gen is not None:
+                raise
+            continue  # the generation went away between the first prefix and the last
+    return _read_once(store, names, deadline, gen)
+
+
+def _read_once(store: Store, names: list[str], deadline: float, gen: int | None) -> Cut:
+    prefixes = [name for name in names if name.endswith("/")]
+    plain = [name for name in names if not name.endswith("/")]
     cut = store.read(plain, gen=gen, deadline=deadline)
     objects, deleted = dict(cut.objects), dict(cut.deleted)
     for prefix in prefixes:

@@ -204,7 +204,7 @@ def complete_topic(
 def complete_key(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
-    """Config keys, up to the next slash."""
+    """Configs keys, up to the next slash."""
     from fan import Configs
 
     def ask(store: Any, deadline: float) -> list[str]:

@@ -53,7 +53,7 @@ class Lifecycle:
         self._app = app
         self._listeners: list[Listener] = []
         self._intake = Intake(app)
-        self._needs = Needs(app, self._bring_up_late, self._note_missing)
+        self._needs = self._new_needs()
         self._instances: dict[str, Instance] = {}
         self._started: list[Hosted] = []
         #: Ids of instances that are not up yet.
@@ -69,6 +69,10 @@ class Lifecycle:
     def waiting(self) -> list[Hosted]:
         """The services that wait for what they need."""
         return self._needs.waiting
+
+    def wait_up(self) -> bool:
+        """Wait until every service is up; False where the App stops first."""
+        return self._needs.wait()
 
     @property
     def instances(self) -> list[Instance]:
@@ -93,6 +97,7 @@ class Lifecycle:
         interfaces = [interface_of(one.service) for one in hosted]
         order = start_order(hosted)
         self._is_draining = False
+        self._needs = self._new_needs()
         self._waiting = {one.instance_id for one in hosted}
         try:
             self._listen(transports)
@@ -197,6 +202,9 @@ class Lifecycle:
                     f"{one.name} {one.version} is unique and runs as {other.id} in this App",
                     reason="duplicate_id",
                 )
+
+    def _new_needs(self) -> Needs:
+        return Needs(self._app, self._bring_up_late, self._note_missing)
 
     def _bring_up(self, one: Hosted) -> None:
         self._begin(one)

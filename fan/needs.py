@@ -55,9 +55,12 @@ class Needs:
         self._app = app
         self._begin = begin
         self._note = note
+        self._held: list[Hosted] = []
+        #: The same, and those that are being begun.
         self._waiting: list[Hosted] = []
         self._missing: dict[str, tuple[str, ...]] = {}
         self._wake = threading.Event()
+        self._changed = threading.Condition()
         self._is_closed = False
         self._thread: threading.Thread | None = None
         self._end: Callable[[], None] | None = None
@@ -68,7 +71,13 @@ class Needs:
     @property
     def waiting(self) -> list[Hosted]:
         """The services that are held back."""
-        return list(self._waiting)
+        return list(self._held)
+
+    def wait(self) -> bool:
+        """Wait until nothing is held back; False where that is closed first."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed or not self._waiting)
+            return not self._is_closed
 
     def holds(self, one: Hosted) -> bool:
         """Whether a service has to wait; it is begun later on then. Raises FailedPrecondition
@@ -81,6 +90,7 @@ class Needs:
         if not missing:
             return False
         self._refuse_circle(one.name, sorted(depend["hard"]), (one.name,))
+        self._held.append(one)
         self._waiting.append(one)
         self._tell(one, missing)
         _log().warning("%s waits for %s", one.name, ", ".join(missing))
@@ -127,10 +137,13 @@ class Needs:
 
     def _look(self, one: Hosted) -> None:
         missing = unmet(dependencies(one.service).get("hard", {}), self._app.discovery)
-        if one in self._waiting and not missing and not self._is_closed:
-            self._waiting.remove(one)
+        if one in self._held and not missing and not self._is_closed:
             self._missing.pop(one.instance_id, None)
+            self._held.remove(one)
             self._begin(one)
+            with self._changed:
+                self._waiting.remove(one)
+                self._changed.notify_all()
         elif missing != self._missing.get(one.instance_id, ()):
             self._tell(one, missing)
 
@@ -140,7 +153,9 @@ class Needs:
 
     def close(self, timeout: float = 5.0) -> None:
         """Begin nothing any more. Twice does no harm."""
-        self._is_closed = True
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
         self._wake.set()
         end, self._end = self._end, None
         if end is not None:
@@ -148,6 +163,7 @@ class Needs:
         thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
+        self._held.clear()
         self._waiting.clear()
         self._missing.clear()
 

@@ -47,10 +47,17 @@ def private_environment(folder: Path) -> dict[str, str]:
     return env
 
 
+def is_open_to_all(folder: Path) -> bool:
+    """Whether any user can reach what is in a folder."""
+    return all(path.stat().st_mode & 0o001 for path in (folder, *folder.resolve().parents))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Isolate the whole run, so that fixtures wider than a test are isolated too."""
     for name in [*_DROPPED, *(name for name in os.environ if name.startswith("FAN_"))]:
         os.environ.pop(name, None)
+    if os.geteuid() == 0 and not is_open_to_all(Path(tempfile.gettempdir())):
+        tempfile.tempdir = "/tmp"  # some tests are an ordinary user for a while
     folder = Path(tempfile.mkdtemp(prefix="fan-"))
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ.update(private_environment(folder), TERM="dumb", LC_ALL="C.UTF-8")

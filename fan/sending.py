@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fan.codec import encode_baggage
 from fan.context import current, new_id
 from fan.errors import FanError
 from fan.hosting import Hosted
@@ -194,6 +195,8 @@ class Sender:
             rest["baggage"] = {**parent.baggage, **options.baggage}
             rest["principal"] = options.principal or parent.principal
             rest["hops"] = parent.hops + 1
+        if rest["baggage"]:
+            encode_baggage(rest["baggage"])  # what is too much is so for every transport
         return rest
 
 

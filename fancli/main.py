@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
@@ -71,6 +72,8 @@ def _run(args: list[str], env: Environment) -> int:
     from fancli.output import Output, StdoutClosed, StdoutFailed
 
     out = Output(env)
+    # A warning, of a broken plug-in say, is a sentence for the user too, not a line of our source.
+    warnings.showwarning = lambda message, *where, **more: out.warn(str(message))
     try:
         try:
             return dispatch(args, env)

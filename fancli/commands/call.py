@@ -90,10 +90,10 @@ def _stream(asking: Asking, client: Client, payload: Payload, show: Show) -> int
     try:
         with closing(chunks):  # type: ignore[type-var]
             for response in chunks:
+                _talk_wire(asking)
                 if response.kind == "chunk":
                     show.item(response, count)
                     count += 1
-                _talk_wire(asking)
                 last = response
     except FanError as exc:
         if not asking.env.is_json:
@@ -163,7 +163,9 @@ class Show:
             self._write(document + b"\n")
 
     def end(self, asking: Asking, last: Response, count: int) -> None:
-        """The end of a stream; only JSON says it."""
+        """The end of a stream; on stdout only JSON says it."""
+        if self._wants_meta or self._common.verbose:
+            self._out.talk(f"* {_served_by(last.version, last.instance)}, items={count}")
         if self._env.is_json:
             end = {
                 "v": 1,
@@ -197,7 +199,7 @@ class Show:
     def _meta(self, result: Result) -> None:
         timing = " ".join(f"{name}={ms:.3f}ms" for name, ms in result.timing_ms.items())
         self._out.talk(
-            f"* {result.version or 'version unknown'} {result.instance or 'instance unknown'}"
+            f"* {_served_by(result.version, result.instance)}"
             f" over {result.transport}, attempts={result.attempts} trace={result.trace_id} {timing}"
         )
 
@@ -219,6 +221,10 @@ class Show:
         except OSError as exc:
             raise StdoutFailed(exc.strerror or str(exc), self._path) from exc
         self._has_begun = True
+
+
+def _served_by(version: str, instance: str) -> str:
+    return f"{version or 'version unknown'} {instance or 'instance unknown'}"
 
 
 def _document(response: Response, value: Any) -> bytes:

@@ -6,8 +6,10 @@ process behind. Fixtures of one area live in that area's own conftest.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
+import select
 import shutil
 import signal
 import subprocess
@@ -184,10 +186,30 @@ class FanProcess:
         return self._process.wait(max(0.0, deadline - time.monotonic()))
 
     def kill(self) -> None:
-        """End it, if it has not ended."""
+        """End it and its children, if they have not ended: one that outlived the folder of its
+        registry would make it anew."""
+        children = children_of(self.pid)
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+        for fd in children:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+            select.select([fd], [], [], 30.0)
+            os.close(fd)
+
+
+def children_of(pid: int) -> list[int]:
+    """A descriptor for each child of a process, which no other process can take the place of."""
+    found = []
+    try:
+        pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:  # it has ended
+        return []
+    for child in pids:
+        with contextlib.suppress(ProcessLookupError):
+            found.append(os.pidfd_open(int(child)))
+    return found
 
 
 @pytest.fixture

@@ -45,7 +45,6 @@ def main(args: Sequence[str] | None = None, env: Environment | None = None) -> i
     env = env or Environment.of_process()
     args = text_of(sys.argv[1:]) if args is None else list(args)
     try:
-        sys.unraisablehook = _send_again
         signal.signal(signal.SIGTERM, _on_sigterm)
         # A child of `&` in a script starts with SIGINT ignored. Who sends it all the same means it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -113,21 +112,6 @@ def _abandon(env: Environment, status: Exit) -> int:
         os.dup2(null, env.stdout.fileno())
         os.close(null)
     return status
-
-
-def _send_again(lost: sys.UnraisableHookArgs) -> None:
-    """A signal that came while a destructor ran is lost there: let it come again, a moment later
-    and out of it."""
-    if not isinstance(lost.exc_value, KeyboardInterrupt):
-        sys.__unraisablehook__(lost)
-        return
-    from threading import Timer
-
-    is_term = isinstance(lost.exc_value, Terminated)
-    number = signal.SIGTERM if is_term else signal.SIGINT
-    timer = Timer(0.01, os.kill, (os.getpid(), number))
-    timer.daemon = True
-    timer.start()
 
 
 def _on_sigterm(signum: int, frame: FrameType | None) -> None:

@@ -116,40 +116,6 @@ def test_a_signal_ends_a_call_that_runs_in_this_process(
     assert (process.returncode, stdout, stderr) == (status, b"", b"")
 
 
-DYING = """
-import os, time
-from fan import Service, rpc
-
-class Dying(Service):
-    name = "dying"
-    version = "1.0.0"
-
-    @rpc
-    def wait(self, number: int) -> None:
-        Last(number)
-        time.sleep(40)
-
-class Last:
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __del__(self) -> None:
-        os.kill(os.getpid(), self.number)
-        for _ in range(1000):
-            pass
-"""
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_that_comes_in_a_destructor_is_not_lost(
-    fan: Fan, private: Path, number: signal.Signals, status: int
-) -> None:
-    (private / "dying.py").write_text(DYING)
-    peer = f"local:{private}/dying.py"
-    ran = fan("call", "dying.wait", f"number={int(number)}", "-p", peer, "--timeout", "45s")
-    assert ran == (status, "", "")
-
-
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_stream(
     start: Start, demo: Demo, number: signal.Signals, status: int

@@ -10,10 +10,8 @@ import click
 import msgspec
 
 from fancli.exits import Exit, exit_of
-from fancli.mask import mask_pairs
 from fancli.options import Common, common
 from fancli.params import Usage
-from fancli.render import times, to_json
 from fancli.request import Asking, PayloadCommand, request_options
 
 if TYPE_CHECKING:
@@ -137,6 +135,8 @@ class Show:
         if self._common.verbose == 2:
             self._out.talk(f"< {document.decode()}")
         if self._env.is_json:
+            from fancli.render import to_json
+
             document = to_json(self._envelope(asking, result, document))
             self._print(document)
         elif self._is_raw and isinstance(value, (str, bytes)):
@@ -167,6 +167,8 @@ class Show:
         if self._wants_meta or self._common.verbose:
             self._out.talk(f"* {_served_by(last.version, last.instance)}, items={count}")
         if self._env.is_json:
+            from fancli.render import to_json
+
             end = {
                 "v": 1,
                 "ok": True,
@@ -180,6 +182,9 @@ class Show:
             self._write(to_json(end) + b"\n")
 
     def _envelope(self, asking: Asking, result: Result, document: bytes) -> dict[str, Any]:
+        from fancli.mask import mask_pairs
+        from fancli.render import times
+
         headers = dict(result.response.headers)
         return {
             "v": 1,
@@ -230,5 +235,7 @@ def _served_by(version: str, instance: str) -> str:
 def _document(response: Response, value: Any) -> bytes:
     """The result as compact JSON: what came, not what a decoder made of its numbers."""
     if response.content_type == _BYTES:
+        from fancli.render import to_json
+
         return to_json(value)
     return msgspec.json.format(response.body, indent=-1) if response.body else b"null"

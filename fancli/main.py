@@ -65,6 +65,9 @@ def text_of(args: Sequence[str]) -> list[str]:
 def _run(args: list[str], env: Environment) -> int:
     instruction = env.vars.get("_FAN_COMPLETE", "")
     if instruction:
+        import gc
+
+        gc.disable()  # a TAB is over before there is anything to collect, and is felt
         from fancli.complete import answer
 
         return answer(instruction, env)

@@ -125,13 +125,13 @@ WAYS: dict[str, Way] = {
     "a TAB on a command": Way(
         (),
         PROGRAM | names("fancli.complete fancli.scripts"),
-        names("_locale click.shell_completion locale shlex signal"),
+        names("_locale click.shell_completion gc locale shlex signal"),
         tab("fan ca"),
     ),
     "a TAB on a method": Way(
         (),
         PROGRAM | LOOK_UP | names(""),
-        STANDARD,
+        STANDARD | names("gc"),
         tab("fan call greeter.he"),
     ),
 }

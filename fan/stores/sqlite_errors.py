@@ -124,8 +124,8 @@ def translate_os(error: OSError, path: str) -> FanError:
     details = {"path": path, "errno": errno.errorcode.get(error.errno or 0, "")}
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return PermissionDenied(
-            f"the registry may not write {path} ({error.strerror}): give this user write "
-            "permission there, or use another registry",
+            f"the registry may not use {path} ({error.strerror}): give this user permission to "
+            "read and write there, or use another registry",
             reason="read_only",
             details=details,
         )

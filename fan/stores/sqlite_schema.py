@@ -12,7 +12,7 @@ import sqlite3
 import time
 
 from fan.errors import DataLoss, FailedPrecondition
-from fan.stores.sqlite_errors import is_busy
+from fan.stores.sqlite_errors import is_busy, translate_os
 
 #: The schema that this code reads and writes.
 VERSION = 1
@@ -130,9 +130,12 @@ def create(db: sqlite3.Connection, path: str, deadline: float) -> None:
 
 
 def inode_of(path: str) -> tuple[int, int] | None:
-    """What the path is now, None for nothing: a replaced file is another registry."""
+    """What the path is now, None for nothing: a replaced file is another registry. Raises FanError
+    where this user may not look, or no file can be."""
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise translate_os(error, path) from error
     return found.st_dev, found.st_ino

@@ -9,7 +9,6 @@ import click
 from fancli.exits import Exit
 from fancli.options import Common, common
 from fancli.params import Duration
-from fancli.render import times, to_json
 from fancli.request import Asking, PayloadCommand, request_options
 
 
@@ -50,6 +49,8 @@ def push(common: Common, *, ttl: float | None, dry_run: bool, **request: Any) ->
                 for line in asking.tap.take(common.env.show_secrets):
                     common.out.talk(line)
     if common.env.is_json:
+        from fancli.render import times, to_json
+
         accepted = {
             "v": 1,
             "ok": True,

@@ -19,8 +19,9 @@ PUBLIC = {
     "DataLoss", "DeadlineExceeded", "Discovery", "Executor", "FailedPrecondition", "FanError",
     "Instance", "Interface", "Internal", "InvalidArgument", "Loaded", "MethodInfo",
     "Middleware", "NotFound", "Options", "OutOfRange", "Param", "PermissionDenied",
-    "RemoteError", "Request", "ResourceExhausted", "Response", "Result", "Route", "Service",
-    "ServiceInfo", "Settings", "Unauthenticated", "Unavailable", "Unimplemented", "Unknown",
+    "RemoteError", "Request", "ResourceExhausted", "Response", "Result", "Route", "ServerStatus",
+    "Servers", "Service", "ServiceInfo", "Settings", "Unauthenticated", "Unavailable",
+    "Unimplemented", "Unknown",
     "__version__", "current", "decode_result", "load_services", "load_settings", "new_id",
     "parse_duration", "parse_target", "plugins", "rpc", "versions", "wrap",
 }  # fmt: skip

@@ -34,6 +34,7 @@ TRANSPORTS = {
 STORES = {
     "memory": "fan.stores.memory:MemoryStore",
     "sqlite": "fan.stores.sqlite:SqliteStore",
+    "zk": "fan.stores.zookeeper:ZookeeperStore",
 }
 #: Schemes of addresses that are another name of a transport.
 ALIASES = {"unix": "ipc", "https": "http"}

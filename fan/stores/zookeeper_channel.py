@@ -1,40 +1,27 @@
-"""A connection to the servers: opened when first used, and anew when it has to be.
+"""Requests to the servers, in terms of this package: nodes, and transactions.
 
 The traps of kazoo that are dealt with here: every request is asynchronous and waited for with a
-deadline, since a synchronous one blocks while the servers are down; `stop` blocks too, so it runs
-in a thread; the retries are objects with limits, as the default waits up to an hour; a transaction
-never raises, so each of its results is looked at; and a client that saw a newer state than a
-restored server has is refused forever without being told, so it is replaced.
+deadline, since a synchronous one blocks while the servers are down; and a transaction never raises,
+so each of its results is looked at.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
 from kazoo import exceptions as kazoo
-from kazoo.client import KazooClient
 from kazoo.handlers.threading import KazooTimeoutError
-from kazoo.protocol.states import KazooState, KeeperState
-from kazoo.retry import KazooRetry
 from kazoo.security import ACL, Id
 
-from fan.errors import FailedPrecondition, FanError
+from fan.errors import FanError
 from fan.stores import rules
 from fan.stores import zookeeper_errors as errors
-from fan.stores.zookeeper_url import CREATE, DELETE, READ, WRITE, Ensemble
-
-#: Seconds that closing waits for the servers to say goodbye.
-_FAREWELL = 2.0
-
-#: Seconds before a request is sent again over a connection that was just lost.
-_PAUSE = 0.01
+from fan.stores.zookeeper_connection import Connection, session_name
+from fan.stores.zookeeper_url import CREATE, DELETE, READ, WRITE
 
 #: What an access list and a node's bookkeeping take of a request, about.
 _OVERHEAD = 100
@@ -77,54 +64,10 @@ class Uncertain(Exception):
     """A write whose answer got lost: whether it was done is unknown."""
 
 
-class Channel:
-    """One client of the servers, used by any thread. `opened` counts its connections: watches, and
-    what was read before, hold for one. With `is_session` it stands for one session: when that is
-    over, so is the channel."""
-
-    def __init__(self, ensemble: Ensemble, timeout: float, *, is_session: bool = False) -> None:
-        self.ensemble = ensemble
-        self.timeout = timeout
-        self.opened = 0
-        #: The server's number of our session, as `Node.owner` has it.
-        self.session_id = ""
-        self.is_over = False
-        self._is_session = is_session
-        self._client: KazooClient | None = None
-        self._ear = _Ear()
-        self._news = threading.Condition()
-        self._is_up = False
-        self._is_closed = False
-        self._is_stale = True
-        self._down_since = 0.0
-        self._listeners: list[Callable[[], None]] = []
-
-    @property
-    def is_open(self) -> bool:
-        return self._client is not None
-
-    @property
-    def is_up(self) -> bool:
-        return self._is_up
-
-    @property
-    def patience(self) -> float:
-        """Seconds left until a connection that is down counts as lost for good."""
-        return self._down_since + 2 * self.timeout - time.monotonic()
-
-    def listen(self, listener: Callable[[], None]) -> None:
-        """Call back, briefly, from a thread of the driver, when the connection comes or goes."""
-        self._listeners.append(listener)
-
-    def ignore(self, listener: Callable[[], None]) -> None:
-        with contextlib.suppress(ValueError):
-            self._listeners.remove(listener)
+class Channel(Connection):
+    """The requests over one connection, from any thread."""
 
     # Asking
-
-    def ready(self, deadline: float) -> None:
-        """Be connected. Raises as every request does."""
-        self._ready(deadline)
 
     def get(
         self, paths: Sequence[str], deadline: float, *, sync: bool = False
@@ -146,9 +89,9 @@ class Channel:
         rules.check_deadline(deadline, "use the registry")
         while True:
             client = self._ready(deadline)
-            opened = self.opened
+            rumours = self._rumours
             pending = []
-            if sync or self._is_stale or self.ensemble.is_many:
+            if sync or self._heard != rumours or self.ensemble.is_many:
                 pending = [client.sync_async("/")]
             ahead = len(pending)
             pending += [issue(client) for issue in issues]
@@ -160,8 +103,8 @@ class Channel:
             except errors.LOST:
                 self._pause()
                 continue
-            if ahead and opened == self.opened:
-                self._is_stale = False
+            if ahead:
+                self._heard = rumours
             return answers[ahead:]
 
     def send(self, issue: Issue, deadline: float) -> None:
@@ -274,157 +217,6 @@ class Channel:
             access = [(row.perms, row.id.scheme, row.id.id) for row in found]
         return errors.denied(self.ensemble, path, needs, access)
 
-    # Connecting
-
-    def _ready(self, deadline: float) -> Any:
-        """The connected client."""
-        while True:
-            with self._news:
-                if self._is_closed:
-                    raise FailedPrecondition(
-                        f"the registry {self.ensemble} was closed by this process"
-                    )
-                if self.is_over:
-                    raise rules.session_lost(self.session_id)
-                if self._client is None:
-                    self._open()
-                elif self._client.client_state == KeeperState.AUTH_FAILED:
-                    raise errors.translate(kazoo.AuthFailedError(), self.ensemble)
-                if self._is_up:
-                    return self._client
-                wait = min(deadline - time.monotonic(), self.patience)
-                if wait > 0:
-                    self._news.wait(wait)
-                    continue
-            if time.monotonic() >= deadline:
-                raise errors.unreachable(self.ensemble, self._ear.last)
-            if self._is_session:
-                self._give_up()
-            else:
-                self.renew()
-
-    def _open(self) -> None:
-        """Begin to connect; used under `_news`."""
-        ensemble = self.ensemble
-        client = KazooClient(
-            hosts=ensemble.hosts,
-            timeout=self.timeout,
-            randomize_hosts=True,
-            command_retry=KazooRetry(max_tries=0),
-            connection_retry=KazooRetry(max_tries=-1, delay=0.05, max_delay=0.5),
-            auth_data=[("digest", f"{ensemble.user}:{ensemble.password}")] if ensemble.user else [],
-            use_ssl=ensemble.tls,
-            ca=ensemble.ca or None,
-            certfile=ensemble.cert or None,
-            keyfile=ensemble.key or None,
-            check_hostname=ensemble.tls,
-            logger=self._ear,
-        )
-        client.add_listener(lambda state: self._on_state(client, state))
-        self._client = client
-        self._down_since = time.monotonic()
-        client.start_async()
-
-    def _on_state(self, client: Any, state: str) -> None:
-        with self._news:
-            if client is not self._client:
-                return
-            was_up, self._is_up = self._is_up, state == KazooState.CONNECTED
-            if self._is_up:
-                self.session_id = _hex(client.client_id[0])
-                self.opened += 1
-                self._is_stale = True
-            elif was_up:
-                self._down_since = time.monotonic()
-            if self._is_session and state == KazooState.LOST:
-                self.is_over = True
-            self._news.notify_all()
-        self._tell()
-
-    def _tell(self) -> None:
-        for listener in tuple(self._listeners):
-            listener()
-
-    def _give_up(self) -> None:
-        with self._news:
-            self.is_over = True
-            self._news.notify_all()
-        self._tell()
-
-    def _pause(self) -> None:
-        """Let the news of a lost connection arrive, so that nothing spins until it does."""
-        with self._news:
-            self._news.wait(_PAUSE)
-
-    def mark_stale(self) -> None:
-        """Somebody else's connection wrote what the next answer has to know of."""
-        self._is_stale = True
-
-    def renew(self) -> None:
-        """Begin anew, with another client and perhaps another server."""
-        with self._news:
-            old, self._client, self._is_up = self._client, None, False
-        if old is not None:
-            _part(old)
-
-    def close(self) -> None:
-        """Close for good. Twice does no harm."""
-        with self._news:
-            self._is_closed = True
-            old, self._client, self._is_up = self._client, None, False
-            self._news.notify_all()
-        if old is not None:
-            _part(old).join(_FAREWELL)
-
-    def after_fork_in_child(self, *, is_over: bool) -> None:
-        """Leave the connection to the parent: the child closes its copies of the sockets, which
-        says nothing to the server."""
-        old, self._client, self._is_up = self._client, None, False
-        self._news = threading.Condition()
-        self._listeners = []
-        self.is_over = self.is_over or is_over
-        if old is None:
-            return
-        atexit.unregister(old.handler.stop)  # its threads are not on this side
-        connection = old._connection
-        for name in ("_socket", "_read_sock", "_write_sock"):
-            found = getattr(connection, name, None)
-            if found is not None:
-                with contextlib.suppress(OSError):
-                    found.close()
-
-
-class _Ear(logging.Logger):
-    """Keeps the last warning of kazoo, which says why it cannot connect; nothing reaches the
-    program's own logs but as errors of fan."""
-
-    def __init__(self) -> None:
-        super().__init__("fan.stores.kazoo", logging.WARNING)
-        self.last = ""
-
-    def handle(self, record: logging.LogRecord) -> None:
-        self.last = record.getMessage()
-        logging.getLogger("fan.stores").debug("kazoo: %s", self.last)
-
-
-def _part(client: Any) -> threading.Thread:
-    """Stop a client, in a thread: it waits for its servers, at most for the session's timeout."""
-
-    def run() -> None:
-        for _ in range(3):
-            with contextlib.suppress(Exception):
-                client.stop()
-            try:
-                client._connection.stop(1.0)
-                client.close()
-                return
-            except Exception as error:
-                logging.getLogger("fan.stores").debug("a client did not stop yet: %s", error)
-
-    thread = threading.Thread(target=run, name="fan-zookeeper-stop", daemon=True)
-    thread.start()
-    return thread
-
 
 def _get(path: str) -> Issue:
     return lambda client: client.get_async(path)
@@ -439,9 +231,5 @@ def _exists(path: str) -> Issue:
 
 
 def _node(data: bytes, stat: Any) -> Node:
-    owner = _hex(stat.ephemeralOwner) if stat.ephemeralOwner else ""
+    owner = session_name(stat.ephemeralOwner) if stat.ephemeralOwner else ""
     return Node(data, stat.version, owner, stat.numChildren)
-
-
-def _hex(session: int) -> str:
-    return f"{session & 0xFFFF_FFFF_FFFF_FFFF:x}"

@@ -50,7 +50,7 @@ class HeadBody(msgspec.Struct, frozen=True):
     op: str = ""
     floor: int = 0
     retention: int = RETENTION
-    pages: dict[int, int] = {}
+    pages: dict[int, int] = msgspec.field(default_factory=dict)
     layout: int = VERSION
 
 
@@ -69,7 +69,7 @@ class State(msgspec.Struct, frozen=True):
 class Logged(Entry, frozen=True, kw_only=True):
     """What a log entry holds: also the pages that it replaced, bucket -> generation of the old."""
 
-    pages: dict[int, int] = {}
+    pages: dict[int, int] = msgspec.field(default_factory=dict)
 
 
 class _RevisionLine(msgspec.Struct, frozen=True):
@@ -99,7 +99,7 @@ class Layout:
         self.head = f"{self.root}/head"
         self.refusals = f"{self.root}/refused"
         #: What has to be there before anything else, parents first.
-        above = chroot.split("/")[1:] + ["fan", encode(namespace)]
+        above = [*chroot.split("/")[1:], "fan", encode(namespace)]
         self.trunk = ["/" + "/".join(above[: i + 1]) for i in range(len(above))]
         self.trunk += [f"{self.root}/{name}" for name in FOLDERS]
 

@@ -24,6 +24,7 @@ OPTIONS = ("tls", "ca", "cert", "key", "acl")
 _PATHS = ("ca", "cert", "key")
 _SHAPE = re.compile(r"//(?:(?P<who>[^/?]*)@)?(?P<hosts>[^/?@]+)(?P<chroot>/[^?]*)?(?:\?(?P<q>.*))?")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(:\d{1,5})?")
+_DIGEST = re.compile(r"[^:]+:[A-Za-z0-9+/]{27}=")
 _ANYONE = "anyone"
 
 
@@ -138,7 +139,7 @@ def _roles(text: str) -> Iterator[tuple[str, str]]:
     names = []
     for part in filter(None, text.split(",")):
         role, _, id = part.partition("=")
-        if role not in ROLES or not (id == _ANYONE or re.fullmatch(r"[^:]+:[A-Za-z0-9+/]{27}=", id)):
+        if role not in ROLES or not (id == _ANYONE or _DIGEST.fullmatch(id)):
             raise ValueError(
                 f"{part!r} is no part of acl=: it is ROLE=USER:HASH or ROLE=anyone, the roles are "
                 f"{', '.join(ROLES)}, and the hash is base64 of the SHA-1 of USER:PASSWORD"

@@ -16,8 +16,8 @@ PACKAGES: dict[str, tuple[str, ...]] = {
 }
 #: Seconds for one run of apt-get; another one's lock is waited for within it.
 _TIMEOUT = 900
-#: What Debian's scripts ask before they start a service.
-_POLICY = "/usr/sbin/policy-rc.d"
+#: What Debian's scripts ask before they start a service: exit 101 forbids it.
+POLICY = "/usr/sbin/policy-rc.d"
 
 
 def can_install() -> str:
@@ -29,13 +29,14 @@ def can_install() -> str:
     return ""
 
 
-def install(products: Sequence[str]) -> str:
-    """Install the packages of `products`. What went wrong, as a text; empty when nothing did."""
+def install(products: Sequence[str], policy: str = POLICY) -> str:
+    """Install the packages of `products`. What went wrong, as a text; empty when nothing did.
+    `policy` is the file that Debian's scripts ask before they start a service."""
     if problem := can_install():
         return problem
     packages = [package for product in products for package in PACKAGES[product]]
     command = ["install", "-y", "--no-install-recommends", *packages]
-    with _services_not_started():
+    with _services_not_started(policy):
         said = _apt_get(*command)
         if said:  # a list of packages that is missing, or too old
             said = _apt_get("update") or _apt_get(*command)
@@ -67,16 +68,16 @@ def _apt_get(*args: str) -> str:
 
 
 @contextmanager
-def _services_not_started() -> Iterator[None]:
+def _services_not_started(policy: str) -> Iterator[None]:
     """A package's own service is not started, where the machine does not forbid it already."""
-    if os.path.exists(_POLICY):
+    if os.path.exists(policy):
         yield
         return
-    with open(_POLICY, "w", encoding="ascii") as file:
+    with open(policy, "w", encoding="ascii") as file:
         # It forbids as long as we live, so that it does no harm if it stays behind.
         file.write(f"#!/bin/sh\n[ -d /proc/{os.getpid()} ] && exit 101\nexit 0\n")
-    os.chmod(_POLICY, 0o755)
+    os.chmod(policy, 0o755)
     try:
         yield
     finally:
-        os.unlink(_POLICY)
+        os.unlink(policy)

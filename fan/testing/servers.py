@@ -39,6 +39,7 @@ __all__ = [
     "new_zookeeper",
     "rabbitmq_server",
     "redis_server",
+    "require",
     "zookeeper_server",
 ]
 
@@ -178,7 +179,7 @@ def _shared(
         scheme = "zk://" if name == "zookeeper" else ""
         yield GivenServer(f"{scheme}{run.given[name]}")
         return
-    _require(run, name)
+    require(request.config, name)
     server = make(vars={SESSION_MARK: "1"})
     try:
         yield server.start()
@@ -194,7 +195,7 @@ def _maker(
     with ExitStack() as stack:
 
         def start(*args: Any, **how: Any) -> S:
-            _require(request.config.stash[_RUN], name)
+            require(request.config, name)
             server = make(*args, **how)
             stack.callback(server.close)
             return server.start()
@@ -202,8 +203,10 @@ def _maker(
         yield start
 
 
-def _require(run: _Run, name: str) -> None:
-    """Skip the test, or fail it where nothing may be skipped, when a server is not installed."""
+def require(config: pytest.Config, name: str) -> None:
+    """Skip the test, or fail it where nothing may be skipped, when the server `name` is not
+    installed: for fixtures that start one by themselves."""
+    run = config.stash[_RUN]
     if not PRODUCTS[name].missing():
         return
     if run.must_have:

@@ -23,6 +23,7 @@ from kazoo.retry import KazooRetry
 from fan.errors import FailedPrecondition
 from fan.stores import rules
 from fan.stores import zookeeper_errors as errors
+from fan.stores.zookeeper_tls import TlsHandler, context_of
 from fan.stores.zookeeper_url import Ensemble
 
 #: Seconds that closing waits for the servers to say goodbye.
@@ -119,11 +120,8 @@ class Connection:
             command_retry=KazooRetry(max_tries=0),
             connection_retry=KazooRetry(max_tries=-1, delay=0.05, max_delay=0.5),
             auth_data=[("digest", f"{ensemble.user}:{ensemble.password}")] if ensemble.user else [],
+            handler=TlsHandler(context_of(ensemble)) if ensemble.tls else None,
             use_ssl=ensemble.tls,
-            ca=ensemble.ca or None,
-            certfile=ensemble.cert or None,
-            keyfile=ensemble.key or None,
-            check_hostname=ensemble.tls,
             logger=self._ear,
         )
         client.add_listener(lambda state: self._on_state(client, state))

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
-from fan.errors import FanError, PermissionDenied, Unauthenticated, Unavailable
+from fan.errors import FanError, InvalidArgument, PermissionDenied, Unauthenticated, Unavailable
 from fan.stores.base import HEAD
 from fan.stores.zookeeper import ZookeeperStore
 from fan.testing.contracts.store import PATIENCE, Eventually, bodies, names, plan, soon, write
@@ -195,6 +196,17 @@ def test_with_credentials_alone_all_is_for_these(as_user: AsUser) -> None:
 # TLS
 
 
+def _for_java(cert: trustme.LeafCert) -> bytes:
+    """Key and certificates as Java reads them: it knows keys in PKCS 8 alone."""
+    key = serialization.load_pem_private_key(cert.private_key_pem.bytes(), None)
+    encoded = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return encoded + b"".join(blob.bytes() for blob in cert.cert_chain_pems)
+
+
 @pytest.fixture
 def tls(new_zookeeper: Callable[..., Ensemble], tmp_path: Path) -> str:
     """The address of a server that speaks TLS alone with those it knows; the files of who may is
@@ -202,7 +214,7 @@ def tls(new_zookeeper: Callable[..., Ensemble], tmp_path: Path) -> str:
     ca = trustme.CA()
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     server, own = ca.issue_cert("127.0.0.1"), ca.issue_cert("client@example.org")
-    server.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
+    (tmp_path / "server.pem").write_bytes(_for_java(server))
     own.private_key_pem.write_to_path(str(tmp_path / "own.key"))
     for blob in own.cert_chain_pems:
         blob.write_to_path(str(tmp_path / "own.pem"), append=True)
@@ -228,14 +240,29 @@ def test_tls_with_certificates_on_both_sides(tls: str, tmp_path: Path) -> None:
         session = store.open_session(deadline=soon())
         store.put("inst", "a/1", b"", session=session, deadline=soon())
         assert names(store, "inst") == ["a/1"]
+        # Many answers at once come in one piece, of which the socket itself knows nothing more.
+        many = {f"n{i}": "x" * 50 for i in range(300)}
+        write(store, **many)
+        assert bodies(store).keys() == {"x", *many}
 
 
 def test_a_server_that_nobody_vouches_for_is_not_talked_to(tls: str, tmp_path: Path) -> None:
     began = time.monotonic()
-    with ZookeeperStore(f"{tls}?tls=1") as store:
-        with pytest.raises(Unavailable, match="certificate verify failed"):
-            store.head(deadline=began + 1.0)
+    with (
+        ZookeeperStore(f"{tls}?tls=1") as store,
+        pytest.raises(Unavailable, match="certificate verify failed"),
+    ):
+        store.head(deadline=began + 1.0)
     assert time.monotonic() - began < PATIENCE
+
+
+def test_a_certificate_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    with (
+        ZookeeperStore(f"//127.0.0.1:1?ca={tmp_path}/no.pem") as store,
+        pytest.raises(InvalidArgument, match=r"no\.pem") as caught,
+    ):
+        store.head(deadline=soon())
+    assert caught.value.reason == "bad_setting"
 
 
 # Chroots

@@ -103,6 +103,7 @@ TABLE: dict[str, Row] = {
     "fan.stores.zookeeper_layout": row(IMPLEMENTATION, family="zookeeper"),
     "fan.stores.zookeeper_reading": row(IMPLEMENTATION, family="zookeeper"),
     "fan.stores.zookeeper_records": row(IMPLEMENTATION, family="zookeeper"),
+    "fan.stores.zookeeper_servers": row(IMPLEMENTATION, "kazoo", family="zookeeper"),
     "fan.stores.zookeeper_session": row(IMPLEMENTATION, family="zookeeper"),
     "fan.stores.zookeeper_tls": row(IMPLEMENTATION, "kazoo", family="zookeeper"),
     "fan.stores.zookeeper_trim": row(IMPLEMENTATION, family="zookeeper"),

@@ -207,6 +207,11 @@ class ZookeeperStore(Store):
 
         return zookeeper_records.listing(self._channel, self._layout, kind, prefix, deadline)
 
+    def problems(self, *, deadline: float) -> Sequence[str]:
+        from fan.stores.zookeeper_servers import problems
+
+        return tuple(problems(self.ensemble, deadline))
+
     def close(self) -> None:
         with self._guard:
             watches, self._watches = self._watches, set()

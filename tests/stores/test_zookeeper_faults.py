@@ -718,6 +718,21 @@ def test_an_ensemble_goes_on_without_its_leader(
     assert not told.is_set()
 
 
+def test_an_ensemble_of_old_servers_and_one_that_is_down_are_problems(
+    new_zookeeper: Callable[..., Ensemble], connect: Opens, url: str
+) -> None:
+    assert connect(url).problems(deadline=soon()) == ()
+    ensemble = new_zookeeper(3)
+    store = connect(ensemble.url)
+    old = [text for text in store.problems(deadline=soon()) if "can lose acknowledged" in text]
+    is_old = "version: 3.8." in ensemble.servers[0].say("srvr")
+    assert len(old) == (3 if is_old else 0)
+    ensemble.servers[0].kill()
+    down = [text for text in store.problems(deadline=soon()) if "does not answer" in text]
+    assert len(down) == 1
+    assert ensemble.servers[0].hosts in down[0]
+
+
 def test_an_ensemble_without_a_quorum_is_unavailable_in_time(
     new_zookeeper: Callable[..., Ensemble], connect: Opens
 ) -> None:

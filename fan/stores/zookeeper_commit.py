@@ -245,6 +245,7 @@ class Commit:
 
 def begin(channel: Channel, layout: Layout, deadline: float) -> None:
     """Make a namespace, with its epoch; what is there already stays."""
-    rows = [(path, path.rpartition("/")[2] in OF_INSTANCES, b"") for path in layout.trunk]
+    theirs = {layout.kind(kind) for kind in OF_INSTANCES}
+    rows = [(path, path in theirs, b"") for path in layout.trunk]
     head = HeadBody(os.urandom(16).hex())
     channel.ensure([*rows, (layout.head, False, msgspec.json.encode(head))], deadline)

@@ -105,7 +105,7 @@ class Connection:
                     continue
             if time.monotonic() >= deadline:
                 raise errors.unreachable(self.ensemble, self._ear.last)
-            if self._is_session:
+            if self._is_session and self.opened:
                 self._give_up()
             else:
                 self.renew()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from fan.errors import FailedPrecondition
+from fan.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from fan.stores import rules
 from fan.stores.base import Record
 from fan.stores.zookeeper_channel import Channel, Node, Refusal, Uncertain, Write
@@ -39,7 +39,7 @@ def put(
     data, path = write_record(line, body), layout.record(kind, name)
     is_loose = False
     while True:
-        (node,) = channel.get([path], deadline, sync=is_loose)
+        (node,) = _look(channel, path, deadline, is_loose)
         found = None if node is None else read_record(node.data)
         if is_loose and found is not None and found[0].put == line.put:
             return  # it was done, and only the answer got lost
@@ -53,6 +53,21 @@ def put(
         if refusal is None:
             return
         _clear_the_way(channel, layout, kind, name, refusal, deadline)
+
+
+def _look(channel: Channel, path: str, deadline: float, is_loose: bool) -> list[Node | None]:
+    """What is at `path`; where that cannot be told after a write of ours, it may have been done."""
+    try:
+        return channel.get([path], deadline, sync=is_loose)
+    except (Unavailable, DeadlineExceeded) as error:
+        if not is_loose or error.reason == "session_lost":
+            raise
+        raise DeadlineExceeded(
+            f"whether {path} was written is unknown: the registry {channel.ensemble} did not "
+            "answer in time",
+            reason="client_timer",
+            executed="maybe",
+        ) from error
 
 
 def _writes(
@@ -109,7 +124,7 @@ def delete(
     """Remove one record; with `session` only that session's. False where there was none."""
     path, is_loose = layout.record(kind, name), False
     while True:
-        (node,) = channel.get([path], deadline, sync=is_loose)
+        (node,) = _look(channel, path, deadline, is_loose)
         if node is None or read_record(node.data) is None:
             return is_loose
         if session is not None and node.owner != session:

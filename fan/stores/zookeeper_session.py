@@ -50,9 +50,9 @@ class ZookeeperSession:
         self.channel.after_fork_in_child(is_over=True)
 
     def _watch(self) -> None:
-        while not self._is_over:
+        while True:
             self._news.clear()
-            if self.channel.is_over or self._is_forsaken():
+            if self._is_over or self.channel.is_over or self._is_forsaken():
                 break
             self._news.wait(None if self.channel.is_up else max(0.05, self.channel.patience))
         if self._is_over:

@@ -46,7 +46,7 @@ class ZookeeperWatch:
         self._news = threading.Event()
         self._fired: deque[_Arm] = deque()
         self._armed_at = -1
-        self._below: set[str] = set()
+        self._armed: set[_Arm] = set()
         channel.listen(self._news.set)
         self._thread = threading.Thread(target=self._run, name=f"fan-watch-{kind}", daemon=True)
         self._thread.start()
@@ -67,18 +67,24 @@ class ZookeeperWatch:
         self.is_closed = True
 
     def _run(self) -> None:
-        while not self.is_closed:
+        while True:
             self._news.clear()
+            if self.is_closed:
+                return
+            before = self._armed_at
             if not self._channel.is_up and self._armed_at >= 0:
                 self._lose()
             try:
                 self._arm(time.monotonic() + _PATIENCE)
             except FanError as error:
+                self._armed_at = -1  # whatever was armed of it: all again
                 if not self.is_closed:
                     logging.getLogger("fan.stores").debug("watching %s: %s", self._path, error)
                     self._lose()
                     self._news.wait(_RETRY)
                 continue
+            if before not in (-1, self._armed_at):
+                self._lose()  # and back already: whoever reads in one session has to know
             if self._is_lost:
                 self._is_lost = False
                 self._tell("regained")
@@ -104,35 +110,28 @@ class ZookeeperWatch:
         opened = self._channel.opened
         if opened != self._armed_at:
             self._fired.clear()
-            self._below.clear()
-            wanted: set[_Arm] = {("node", self._path)}
-            if self.kind != HEAD:
-                wanted.add(("names", self._path))
-        else:
-            wanted = {self._fired.popleft() for _ in range(len(self._fired))}
-        for arm in wanted:
-            if arm[0] == "node":
-                # Not waited for: what the callback reads is asked, and answered, after it.
-                self._channel.send(self._issue(arm), deadline)
-                if self.kind != HEAD:
-                    wanted = wanted | {("names", self._path)}
-        self._arm_names([path for what, path in wanted if what == "names"], deadline)
+            self._armed.clear()
+        fired = {self._fired.popleft() for _ in range(len(self._fired))}
+        self._armed -= fired
+        if ("node", self._path) not in self._armed:
+            # Not waited for: what the callback reads is asked, and answered, after it.
+            self._channel.send(self._issue(("node", self._path)), deadline)
+            self._armed.add(("node", self._path))
+        if self.kind != HEAD:
+            below = {path for what, path in fired if what == "names"}
+            self._arm_names(sorted(below | {self._path}), deadline)
         self._armed_at = opened
 
     def _arm_names(self, paths: list[str], deadline: float) -> None:
-        while paths:
+        """Arm the names below those nodes, and below what is found there, unless they are."""
+        while paths := [path for path in paths if ("names", path) not in self._armed]:
             issues = [self._issue(("names", path)) for path in paths]
             found = self._channel.ask(issues, paths, deadline)
-            new: list[str] = []
-            for path, names in zip(paths, found, strict=True):
-                if path != self._path:
-                    if names is None:
-                        self._below.discard(path)
-                    continue
-                new = [f"{path}/{name}" for name in names or ()]
-                new = [below for below in new if below not in self._below]
-            self._below.update(new)
-            paths = new
+            # A node that is not there is not watched; its folder is.
+            here = [p for p, names in zip(paths, found, strict=True) if names is not None]
+            self._armed.update(("names", path) for path in here)
+            tops = found[paths.index(self._path)] if self._path in paths else None
+            paths = [f"{self._path}/{name}" for name in tops or ()]
 
     def _issue(self, arm: _Arm) -> Issue:
         what, path = arm

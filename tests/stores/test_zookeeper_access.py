@@ -15,6 +15,8 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
+from fan import App, Settings
+from fan.demo.v1 import Greeter
 from fan.errors import FanError, InvalidArgument, PermissionDenied, Unauthenticated, Unavailable
 from fan.stores.base import HEAD
 from fan.stores.zookeeper import ZookeeperStore
@@ -281,3 +283,27 @@ def test_chroots_and_namespaces_are_apart(zookeeper_server: Any) -> None:
         assert bodies(deep) == {"x": "deep"}
         assert bodies(other) == {}
         assert bodies(same) == {"x": "shallow"}
+
+
+# Services
+
+
+def test_a_service_that_may_not_write_its_route_is_called_without_one(
+    as_user: AsUser, private: Path
+) -> None:
+    ops = as_user(OPERATOR, ROLES)
+    write(ops, x="1")
+    hosts, chroot = ops.ensemble.hosts, ops.ensemble.chroot
+
+    def settings(who: str) -> Settings:
+        url = f"zk://{who}@{hosts}{chroot}?acl={ROLES}"
+        return Settings(registry=url, runtime_dir=str(private / "run"))
+
+    with (
+        App(settings=settings("svc:s%20p%40%2Fce")) as server,
+        App(settings=settings(READER)) as client,
+    ):
+        server.add(Greeter())
+        server.start(["ipc"])
+        assert client.call("greeter.hello", name="ada") == "Hello ada"
+        assert ops.read(prefix="route/", deadline=soon()).objects == {}

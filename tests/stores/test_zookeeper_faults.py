@@ -518,6 +518,9 @@ def test_a_session_outlives_a_restart_of_its_server(
 
 # Forks
 
+#: Python 3.12 and newer warn of a fork with threads, which is what is tried here.
+_FORKS = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+
 
 def _in_child(act: Callable[[], str]) -> str:
     """What `act` says in a forked child."""
@@ -539,6 +542,7 @@ def _in_child(act: Callable[[], str]) -> str:
     return answer
 
 
+@_FORKS
 def test_a_forked_child_has_a_connection_of_its_own(connect: Opens, url: str) -> None:
     store = connect(url)
     session = store.open_session(deadline=soon())
@@ -559,6 +563,7 @@ def test_a_forked_child_has_a_connection_of_its_own(connect: Opens, url: str) ->
     assert write(store, x="3").gen == 3
 
 
+@_FORKS
 def test_a_forked_child_does_not_keep_a_dead_parents_records(connect: Opens, url: str) -> None:
     keeper = connect(url)
     keeper.head(deadline=soon())

@@ -109,6 +109,19 @@ def eventually(ask: Callable[[], bool]) -> bool:
     return False
 
 
+def hang(ensemble: Ensemble) -> None:
+    """Stop all servers, and wait until each of their threads is: a signal takes its time."""
+    ensemble.pause()
+    for server in ensemble.servers:
+        tasks = Path("/proc", str(server.pid), "task")
+        assert eventually(
+            lambda tasks=tasks: all(
+                (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+                for task in tasks.iterdir()
+            )
+        )
+
+
 def root(store: ZookeeperStore) -> str:
     return store._layout.root
 
@@ -140,7 +153,7 @@ def test_a_server_that_hangs_costs_no_more_than_the_deadline(
     server = new_zookeeper()
     store = connect(server.url)
     write(store, x="1")
-    server.pause()
+    hang(server)
     began = time.monotonic()
     with pytest.raises((DeadlineExceeded, Unavailable)) as caught:
         store.head(deadline=began + 0.3)
@@ -158,7 +171,7 @@ def test_a_hanging_server_does_not_keep_a_store_from_closing(
     store.open_session(deadline=soon())
     store.watch(HEAD, lambda hint: None)
     write(store, x="1")
-    server.pause()
+    hang(server)
     began = time.monotonic()
     store.close()
     store.close()
@@ -177,7 +190,7 @@ def test_a_commit_whose_answer_is_lost_says_how_to_run_it_again(
     store = connect(server.url)
     write(store, x="1")
     mine = plan(x="2")
-    mine.check = lambda view: server.pause()
+    mine.check = lambda view: hang(server)
     with pytest.raises(DeadlineExceeded, match=r"run again with --op \S+:1:\S+") as caught:
         store.commit(mine, deadline=time.monotonic() + 0.5)
     assert caught.value.executed == "maybe"

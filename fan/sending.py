@@ -128,7 +128,8 @@ class Sender:
         if info is not None:
             call.is_idempotent, seconds = info.is_idempotent, info.timeout
         policies = self._app.policies
-        call.policy = policies.of(call.service, call.method, table.info) if policies else ()
+        if policies is not None and (table.has_policy or policies.given):
+            call.policy = policies.of(call.service, call.method, table.info)
         if call.policy:
             seconds = dict(call.policy).get("timeout", seconds)
         if seconds and options.timeout is None:
@@ -216,19 +217,16 @@ class Sender:
             if not call.gen:  # `retry` found the route stale
                 picker.look_again(table, call.deadline)
             table = self._look(call)
-        find = partial(
-            picker.pick_queue if call.kind == "push" else picker.pick,
-            method=call.method, options=options, sticky=sticky, tried=call.tried,
-        )  # fmt: skip
+        find = picker.pick if call.kind != "push" else picker.pick_queue
         try:
-            return find(table)
+            return find(table, call.method, options, sticky, call.tried)
         except FanError:
             fresh = picker.look_again(table, call.deadline)  # the watch may be behind
             if fresh is None:
                 raise
             if fresh.info.routed_at > call.gen:
                 fresh = self._look(call)  # another route is none of this call tree's
-            return find(fresh)
+            return find(fresh, call.method, options, sticky, call.tried)
 
     def _queued(self, call: Call, transport: Transport) -> Choice:
         """The queue of a service, which takes a push whether anybody is up or not: at the address

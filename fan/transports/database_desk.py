@@ -210,7 +210,8 @@ class Desk:
         self._session.suspect(news.suspects)
         if news.is_moved:
             waker.arm()
-        if news.is_unsure or (is_idle and not news.is_any):
+        is_touched = self._session.id in news.suspects  # somebody removed its lock file
+        if news.is_unsure or is_touched or (is_idle and not news.is_any):
             self._doubt()
         return news.is_any
 

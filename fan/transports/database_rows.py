@@ -117,8 +117,8 @@ def claim(
     found: list[Claimed] = []
     while len(found) < n:
         rows = db.execute(
-            "SELECT id, deliveries, expires, CAST(body AS BLOB) FROM message WHERE state = 0 AND queue = ?"
-            " ORDER BY id LIMIT ?",
+            "SELECT id, deliveries, expires, CAST(body AS BLOB) FROM message"
+            " WHERE state = 0 AND queue = ? ORDER BY id LIMIT ?",
             (queue, n - len(found)),
         ).fetchall()
         for id, deliveries, expires, body in rows:

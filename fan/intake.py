@@ -62,7 +62,9 @@ class Intake:
             handler = self._handler
             if handler is None:
                 return
-            served = [self._served(one) for one in self._app.services]
+            held = {one.instance_id for one in self._app.lifecycle.waiting}
+            services = [one for one in self._app.services if one.instance_id not in held]
+            served = [self._served(one) for one in services]
             for listener in self._listeners:
                 listener.update(served)
             wanted = {

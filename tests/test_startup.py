@@ -67,15 +67,22 @@ LOOK_UP = names(
     fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.coerce fancli.commands
     fancli.commands.call fancli.complete fancli.options fancli.payload fancli.render
     fancli.request fancli.scripts
+    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins fan.settings
+    fan.stores fan.stores.base fan.stores.locks fan.stores.rules fan.stores.sqlite
+    fan.stores.sqlite_channel fan.stores.sqlite_errors fan.stores.sqlite_rows
+    fan.stores.sqlite_schema fancli.coerce fancli.commands fancli.commands.call
+    fancli.complete fancli.options fancli.payload fancli.render fancli.request fancli.scripts
     """
 )
 #: To call it.
 CALL = names(
     """
-    fan.app fan.balancer fan.client fan.codec fan.context fan.dispatch fan.drivers
-    fan.endpoint fan.exchange fan.failures fan.hosting fan.local fan.middleware
-    fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead fan.middleware.deadline
-    fan.middleware.hops fan.middleware.retry fan.picker fan.routing fan.runner fan.sending
+    fan.app fan.balancer fan.client fan.policies fan.routes fan.codec
+    fan.context
+    fan.dispatch fan.drivers fan.endpoint fan.exchange fan.failures fan.hosting fan.local
+    fan.middleware fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead
+    fan.middleware.deadline fan.middleware.hops fan.middleware.retry fan.picker fan.routing
+    fan.runner fan.sending
     fan.service fan.signature fan.transports fan.transports.base
     """
 )

@@ -61,17 +61,12 @@ PROGRAM = names(
 #: To find a service in the registry.
 LOOK_UP = names(
     """
-    fan fan.discovery fan.errors fan.message fan.model fan.names fan.plugins fan.settings
+    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins fan.settings
     fan.sqlite fan.sqlite.channel fan.sqlite.errors fan.sqlite.kind fan.sqlite.locks
     fan.sqlite.schema fan.stores fan.stores.base fan.stores.rules fan.stores.sqlite
     fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.coerce fancli.commands
     fancli.commands.call fancli.complete fancli.options fancli.payload fancli.render
     fancli.request fancli.scripts
-    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins fan.settings
-    fan.stores fan.stores.base fan.stores.locks fan.stores.rules fan.stores.sqlite
-    fan.stores.sqlite_channel fan.stores.sqlite_errors fan.stores.sqlite_rows
-    fan.stores.sqlite_schema fancli.coerce fancli.commands fancli.commands.call
-    fancli.complete fancli.options fancli.payload fancli.render fancli.request fancli.scripts
     """
 )
 #: To call it.

@@ -61,27 +61,21 @@ PROGRAM = names(
 LOOK_UP = names(
     """
     fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins fan.settings
-    fan.stores fan.stores.base fan.stores.locks fan.stores.rules fan.stores.sqlite
-    fan.stores.sqlite_channel fan.stores.sqlite_errors fan.stores.sqlite_rows
-    fan.stores.sqlite_schema fancli.commands fancli.commands.call fancli.complete fancli.options
-    fancli.payload fancli.request fancli.scripts
+    fan.sqlite fan.sqlite.channel fan.sqlite.errors fan.sqlite.kind fan.sqlite.locks
+    fan.sqlite.schema fan.stores fan.stores.base fan.stores.rules fan.stores.sqlite
+    fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.commands fancli.commands.call
+    fancli.complete fancli.options fancli.payload fancli.request fancli.scripts
     """
 )
 #: To call it.
 CALL = names(
     """
-    fan.app fan.balancer fan.client fan.policies fan.routes fan.codec
-    fan.context
-    fan.dispatch fan.drivers fan.endpoint fan.exchange fan.failures fan.hosting fan.local
-    fan.middleware fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead
-    fan.middleware.deadline fan.middleware.hops fan.middleware.retry fan.picker fan.routing
-    fan.runner fan.sending
-    fan.service fan.signature fan.transports fan.transports.base
     fan.app fan.balancer fan.client fan.codec fan.context fan.dispatch fan.drivers
     fan.endpoint fan.exchange fan.failures fan.hosting fan.local fan.middleware
     fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead fan.middleware.deadline
-    fan.middleware.hops fan.middleware.retry fan.picker fan.routing fan.runner fan.sending
-    fan.service fan.signature fan.transports fan.transports.base fancli.coerce
+    fan.middleware.hops fan.middleware.retry fan.picker fan.policies fan.routes fan.routing
+    fan.runner fan.sending fan.service fan.signature fan.transports fan.transports.base
+    fancli.coerce
     """
 )
 #: Of the standard library, by what asks the registry.

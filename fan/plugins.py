@@ -31,6 +31,7 @@ TRANSPORTS = {
     "local": "fan.transports.local:LocalTransport",
     "ipc": "fan.transports.ipc:IpcTransport",
     "http": "fan.transports.http:HttpTransport",
+    "redis": "fan.transports.redis:RedisTransport",
 }
 STORES = {
     "memory": "fan.stores.memory:MemoryStore",

@@ -100,15 +100,25 @@ class Desk:
             self.lane.settled(message)
             self.lane.rest()
 
-    def give_back(self) -> None:
-        """What no thread has begun is for others."""
+    def give_back(self, *, calls: bool = False) -> None:
+        """What no thread has begun is for others. With `calls` those of calls are told so, too: by
+        default calls run that were acknowledged, since no queue has them any more."""
+        kept: list[Job] = []
         for job in self.crew.take_back():
             message = job.args[0]  # type: ignore[attr-defined]
+            if message.source.kind == "call" and not calls:
+                kept.append(job)
+                continue
             self.lane.rest()
+            if message.is_taken:
+                self._refuse(message, draining(message.source.service))
             self._return(message)
+        if kept:
+            self.crew.put(kept)
 
     def give_up(self) -> None:
         """What has been begun and did not end is for others too; its end counts for nothing."""
+        self.give_back(calls=True)
         for message in [*self.lane.in_hand.values()]:
             self._return(message)
 

@@ -32,6 +32,7 @@ TRANSPORTS = {
     "ipc": "fan.transports.ipc:IpcTransport",
     "http": "fan.transports.http:HttpTransport",
     "redis": "fan.transports.redis:RedisTransport",
+    "database": "fan.transports.database:DatabaseTransport",
 }
 STORES = {
     "memory": "fan.stores.memory:MemoryStore",

@@ -24,6 +24,11 @@ OLDEST = (3, 11)
 #: Variables of the caller's that would change what is tested or measured.
 CLEAN = {"PYTHONDONTWRITEBYTECODE": None, "PYTHONPATH": None, "PYTHONSTARTUP": None}
 
+#: Variables that say which servers the tests use, and what to do without: fan.testing.servers.
+SERVERS = (
+    "CI", "FAN_TEST_INSTALL", "FAN_TEST_AMQP_URL", "FAN_TEST_REDIS_URL", "FAN_TEST_ZK_HOSTS",
+)  # fmt: skip
+
 
 def install(session: nox.Session, *extras: str) -> None:
     """Install the package as a user would, with the named extras."""
@@ -33,8 +38,8 @@ def install(session: nox.Session, *extras: str) -> None:
 def run_tests(session: nox.Session) -> None:
     """The whole suite against the installed package; arguments after `--` go to pytest."""
     install(session, "test")
-    env = {**CLEAN, "FAN_TEST_INSTALL": os.environ.get("FAN_TEST_INSTALL")}
-    session.run("pytest", *session.posargs, env=env)
+    wanted = {name: os.environ[name] for name in SERVERS if name in os.environ}
+    session.run("pytest", *session.posargs, env={**CLEAN, **wanted})
 
 
 def interpreters() -> dict[str, str]:

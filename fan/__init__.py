@@ -48,6 +48,8 @@ _HOME = {
     "Response": "message",
     "Result": "client",
     "Route": "model",
+    "ServerStatus": "tools.servers",
+    "Servers": "tools.servers",
     "Service": "service",
     "ServiceInfo": "model",
     "Settings": "settings",
@@ -164,6 +166,8 @@ if TYPE_CHECKING:
     from fan.settings import Settings as Settings
     from fan.settings import load_settings as load_settings
     from fan.settings import parse_duration as parse_duration
+    from fan.tools.servers import Servers as Servers
+    from fan.tools.servers import ServerStatus as ServerStatus
 
 
 def __getattr__(name: str) -> Any:

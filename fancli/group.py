@@ -32,6 +32,7 @@ COMMANDS: dict[str, Row] = {
     "discover": Row("fancli.commands.discover:discover", "See services, methods and instances."),
     "serve": Row("fancli.commands.serve:serve", "Run your services."),
     "demo": Row("fancli.commands.demo:demo", "Run example services, or take a tour."),
+    "dev": Row("fancli.commands.dev:dev", "Run private Redis, RabbitMQ and ZooKeeper servers."),
     "settings": Row("fancli.commands.settings:settings", "See what is set, and where."),
     "plugins": Row("fancli.commands.plugins:plugins", "List transports and stores."),
     "completion": Row("fancli.commands.completion:completion", "Print a completion script."),

@@ -21,8 +21,7 @@ from typing import IO
 
 import pytest
 
-#: Whether missing servers may be installed, and whether their absence fails instead of skipping.
-MAY_INSTALL = os.environ.get("FAN_TEST_INSTALL") == "1"
+pytest_plugins = ["fan.testing.servers"]
 
 #: Every process that a test starts inherits this variable, also when its parent is gone.
 _MARK = "TEST_RUN_OF_FAN"
@@ -84,9 +83,12 @@ def registry_url(private: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def descendants() -> dict[int, str]:
-    """Live processes that this run started, orphans included: process id -> command line."""
+    """Live processes that this run started, orphans included: process id -> command line. Servers
+    of the whole run do not count: they end with it."""
+    from fan.testing.servers import SESSION_MARK  # here: pytest wants to be first to import it
+
     found: dict[int, str] = {}
-    mark = f"{_MARK}={_RUN}".encode()
+    mark, session = f"{_MARK}={_RUN}".encode(), f"{SESSION_MARK}=1".encode()
     for entry in os.scandir("/proc") if os.path.isdir("/proc/self") else ():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
@@ -95,7 +97,8 @@ def descendants() -> dict[int, str]:
             command = Path(entry.path, "cmdline").read_bytes()
         except OSError:  # gone, or another user's
             continue
-        if mark in environ.split(b"\0"):
+        variables = environ.split(b"\0")
+        if mark in variables and session not in variables:
             found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace").strip()
     return found
 

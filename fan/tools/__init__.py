@@ -1,0 +1,1 @@
+"""Whole capabilities built on the rest of fan, each in a file of its own."""

@@ -110,6 +110,7 @@ TABLE: dict[str, Row] = {
     "fan.transports.amqp_replies": row(IMPLEMENTATION, family="amqp"),
     "fan.transports.amqp_steps": row(IMPLEMENTATION, "pika", family="amqp"),
     "fan.transports.amqp_taps": row(IMPLEMENTATION, family="amqp"),
+    "fan.transports.amqp_watch": row(IMPLEMENTATION, "pika", family="amqp"),
     "fan.transports.amqp_wire": row(IMPLEMENTATION, "pika", family="amqp"),
     "fan.transports.amqp_workers": row(IMPLEMENTATION, family="amqp"),
     # stores

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import msgspec
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from fan.transports.amqp_broker import Broker
 
+#: Seconds between two signs of life at most, however long a lease is.
+_MAX_HEARTBEAT = 60
 #: Seconds beyond a deadline in which the I/O thread still has the last word.
 _GRACE = 0.05
 
@@ -45,6 +48,10 @@ class AmqpSettings(Protocol):
     @property
     def workers(self) -> int:
         """Threads for handlers."""
+
+    @property
+    def lease(self) -> float:
+        """How long a message stays with a worker that shows no sign of life."""
 
     @property
     def deliveries(self) -> int:
@@ -163,13 +170,15 @@ class AmqpTransport(Transport):
 
     def _place(self, url: str) -> Place:
         place = place_of(url)
-        if place.has_login:
+        if not place.has_login:
+            with suppress(InvalidArgument):
+                home = place_of(self._settings.amqp_url)
+                place = home if home.address == place.address else place
+        if place.heartbeat:
             return place
-        try:
-            home = place_of(self._settings.amqp_url)
-        except InvalidArgument:
-            return place
-        return home if home.address == place.address else place
+        # The broker waits for two heartbeats before it gives a message to somebody else.
+        heartbeat = min(_MAX_HEARTBEAT, max(1, round(self._settings.lease / 2)))
+        return msgspec.structs.replace(place, heartbeat=heartbeat)
 
 
 def _dated(request: Request) -> Request:

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from fan.errors import DeadlineExceeded, FanError, Internal
-from fan.message import Request, Response
+from fan.message import Request
 from fan.transports.amqp_calls import Calls
 from fan.transports.amqp_consumer import Consumer, Delivery
 from fan.transports.amqp_failures import Refused, late, refused, too_large, unsendable
@@ -19,7 +19,7 @@ from fan.transports.amqp_place import Place
 from fan.transports.amqp_posts import Posts
 from fan.transports.amqp_reaper import reap
 from fan.transports.amqp_replies import Replies
-from fan.transports.amqp_steps import Steps, run
+from fan.transports.amqp_steps import run
 from fan.transports.amqp_wire import call_properties, post_properties
 from fan.transports.amqp_workers import Workers
 
@@ -60,6 +60,8 @@ class Broker:
         #: Calls are not kept waiting by pushes that take long, so both have threads.
         self.callers = Workers(self.link, self.slots, "fan-amqp-call")
         self.handlers = Workers(self.link, self.slots, "fan-amqp-post")
+        #: Correlation ids of the calls that were taken and not answered; in the link's thread.
+        self.in_hand: set[str | None] = set()
         self._reaper: Consumer | None = None
 
     def __repr__(self) -> str:
@@ -146,11 +148,6 @@ class Broker:
 
     def _reap(self, delivery: Delivery) -> None:
         reap(delivery, self.replies)
-
-    def answer(self, delivery: Delivery) -> bool:
-        """Deal with a message that is no call, where it is one of fan's own; in the link's
-        thread."""
-        return False
 
     def close(self) -> None:
         """Close the connection and end the threads. Twice does no harm."""

@@ -27,6 +27,7 @@ from fan.transports.amqp_link import Link, Part
 from fan.transports.amqp_loop import guarded
 from fan.transports.amqp_names import RPC
 from fan.transports.amqp_pending import Clock, Pending
+from fan.transports.amqp_watch import HELD, Watch
 from fan.transports.amqp_wire import response_of
 
 REPLY_TO = "amq.rabbitmq.reply-to"
@@ -47,6 +48,7 @@ class Calls(Part):
         self._unconfirmed: dict[int, Pending] = {}
         self._published = 0
         self._may_declare = True
+        self._watch = Watch(link, lambda: list(self.pending.values()), self._ask)
         self._is_added = False
 
     def submit(self, pending: Pending) -> None:
@@ -125,15 +127,23 @@ class Calls(Part):
         self._published += 1
         self._unconfirmed[self._published] = pending
         pending.put_on(self.pending, properties.correlation_id)
-        pending.was_sent = True
+        pending.was_sent, pending.sent_at = True, self._clock.now()
+        self._watch.begin()
         if marks is not None:
-            marks["sent"] = self._clock.now()
+            marks["sent"] = pending.sent_at
         pending.properties, pending.body = None, b""
+
+    def _ask(self, exchange: str, key: str, properties: Any, body: bytes) -> None:
+        if self.channel is not None and not self.link.is_blocked:
+            self.channel.basic_publish(exchange, key, body, properties, mandatory=True)
+            self._published += 1
 
     def _replied(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         pending = self.pending.pop(properties.correlation_id, None)
         if pending is None:
-            return  # it came too late
+            if properties.type == HELD:
+                self._watch.answered(properties, body)
+            return  # or it came too late
         if len(body) > self._max_body:
             pending.fail(too_large("the reply", len(body), self._max_body, "yes"))
             return
@@ -154,6 +164,8 @@ class Calls(Part):
         pending = self.pending.pop(properties.correlation_id, None)
         if pending is not None:
             pending.fail(unroutable(f"calls of {pending.key}", self.link.url))
+        else:
+            self._watch.unroutable(properties.correlation_id or "")
 
     def _confirmed(self, frame: Any) -> None:
         method = frame.method

@@ -22,7 +22,7 @@ from fan.transports.base import Handler, Stream
 #: Seconds before a failed message is delivered for the second time; doubled each time.
 DELAY, MAX_DELAY = 0.1, 5.0
 #: Reasons of answers that another delivery cannot change.
-_FINAL = ("malformed", "expired_in_queue", "payload_too_large")
+_FINAL = ("malformed", "expired_in_queue", "payload_too_large", "too_often")
 #: Characters of an error that a dead letter keeps.
 _MAX_ERROR = 4000
 
@@ -108,6 +108,8 @@ class PostJob:
         request = request_of(properties, delivery.body)
         if is_expired(request, properties):
             return _failed("deadline_exceeded", "its ttl is over", "expired_in_queue")
+        if self.attempt >= tray.deliveries:
+            return _failed("unavailable", "whoever took it is gone, each time", "too_often")
         request = msgspec.structs.replace(tray.aim(request), attempt=self.attempt)
         user = properties.user_id
         answer = tray.handler(request, peer=f"user:{user}" if user else "", is_queued=True)

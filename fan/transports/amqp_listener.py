@@ -15,7 +15,7 @@ from fan.errors import FanError
 from fan.message import Request
 from fan.transports import amqp_names as names
 from fan.transports.amqp_broker import Broker, wait_for
-from fan.transports.amqp_taps import CallTap, PostTap, Tap
+from fan.transports.amqp_taps import CallTap, PostTap, QuestionTap, Tap
 from fan.transports.base import Handler, Listener, Served, Subscription
 
 if TYPE_CHECKING:
@@ -65,12 +65,16 @@ class QueueListener(Listener):
         self, served: Iterable[Served]
     ) -> Iterable[tuple[tuple[str, ...], Callable[[], Tap]]]:
         """The queues of these instances, by a key that says all there is to know of them."""
+        served = list(served)
+        keys = tuple(sorted({key for one in served for key in _keys(one)}))
+        if keys:
+            yield ("questions", *keys), partial(self._questions, keys)
         routed: dict[str, Served] = {}
         for one in served:
             kind = ",".join(sorted(one.idempotent))
             exact = ("call", one.service, one.version, one.instance, kind)
             yield exact, partial(self._calls, names.calls(one.service, one.version), one)
-            own = names.own_calls(one.instance, (names.call_key(one.service, one.version),))
+            own = names.own_calls(one.instance)
             yield ("instance", one.service, one.instance, kind), partial(self._calls, own, one)
             if one.is_routed:
                 routed.setdefault(one.service, one)
@@ -82,6 +86,9 @@ class QueueListener(Listener):
                 partial(self._calls, unversioned, one),
             )
             yield ("push", one.service, one.instance), partial(self._pushes, one)
+
+    def _questions(self, keys: tuple[str, ...]) -> Tap:
+        return QuestionTap(self._broker, lambda: names.questions(keys, uuid4().hex))
 
     def _calls(self, spec: Spec, one: Served) -> Tap:
         return CallTap(self._broker, lambda: spec, one, self._handler)
@@ -148,6 +155,12 @@ class QueueSubscription(Listener):
     def close(self, timeout: float = 5.0) -> None:
         self.drain()
         close_all(self._broker, [self._tap], timeout)
+
+
+def _keys(one: Served) -> list[str]:
+    """What the calls of one instance go by."""
+    keys = [names.call_key(one.service, one.version), names.instance_queue(one.instance)]
+    return [*keys, names.call_key(one.service, "")] if one.is_routed else keys
 
 
 def close_all(broker: Broker, taps: Sequence[Tap], timeout: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,7 +36,8 @@ def guarded(function: Callable[P, object]) -> Callable[P, None]:
 
 def report() -> None:
     """Log the exception at hand."""
-    logging.getLogger("fan").exception("the AMQP transport met an error, and goes on")
+    exc = sys.exc_info()[1]
+    logging.getLogger("fan").error("the amqp transport met an error, and goes on", exc_info=exc)
 
 
 class Loop(IOLoop):  # type: ignore[misc]  # pika has no complete types

@@ -62,10 +62,15 @@ def calls(service: str, version: str) -> Spec:
     return Spec(f"fan.call.{key}", RPC, (key,), _REAPED, is_auto_delete=True)
 
 
-def own_calls(instance: str, asked: tuple[str, ...]) -> Spec:
-    """The queue of one instance; it also gets what is asked of all who serve `asked`."""
-    keys = tuple(ask_key(key) for key in asked)
-    return Spec(instance_queue(instance), RPC, keys, _REAPED, is_exclusive=True)
+def own_calls(instance: str) -> Spec:
+    """The queue of one instance."""
+    return Spec(instance_queue(instance), arguments=_REAPED, is_exclusive=True)
+
+
+def questions(keys: tuple[str, ...], id: str) -> Spec:
+    """The queue of what is asked of those who take the calls of these keys."""
+    asked = tuple(ask_key(key) for key in keys)
+    return Spec(f"fan.ask.{id}", RPC, asked, is_exclusive=True, is_auto_delete=True)
 
 
 def ask_key(key: str) -> str:

@@ -31,6 +31,13 @@ class Pending(Future[Response]):
         self.properties: Any = None
         self.body = b""
         self.was_sent = False
+        self.sent_at = 0.0
+        #: Rounds of `amqp_watch` since it was last seen, and whether nobody was there to be asked.
+        self.rounds = 0
+        self.is_absent = False
+        #: Where it stands under its correlation id while a reply may come.
+        self.shelf: dict[str, Pending] | None = None
+        self.correlation = id
         #: When somebody last said that it is in hand, and how often nobody did since.
         self.marks: dict[str, float] | None = None
 
@@ -46,8 +53,9 @@ class Pending(Future[Response]):
 
     def take_off(self) -> None:
         """Let no reply find it any more."""
-        if self.shelf is not None and self.shelf.get(self.correlation) is self:
-            del self.shelf[self.correlation]
+        shelf = self.shelf
+        if shelf is not None and shelf.get(self.correlation) is self:
+            del shelf[self.correlation]
 
     def answer(self, response: Response) -> None:
         """Complete it, unless somebody cancelled it."""

@@ -18,8 +18,6 @@ from fan.model import Address
 PORTS = {"amqp": 5672, "amqps": 5671}
 #: Who RabbitMQ lets in from the same machine where nobody set up users.
 GUEST = "guest"
-#: Seconds between two signs of life; a peer that missed two is taken to be gone.
-HEARTBEAT = 10
 _QUERY = ("heartbeat", "cacertfile", "certfile", "keyfile", "verify")
 
 
@@ -33,7 +31,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     user: str = GUEST
     password: str = GUEST
     has_login: bool = False
-    heartbeat: int = HEARTBEAT
+    #: Seconds between two signs of life, 0 for none; a peer that missed two is taken to be gone.
+    heartbeat: int = 0
     cacertfile: str = ""
     certfile: str = ""
     keyfile: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import zlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -91,7 +92,7 @@ class BrokerQueues(Queues):
                     consumers=counted.consumer_count,
                 )
             )
-        return found
+        return sorted(found, key=lambda queue: str(queue.name))
 
     def _letters(self, desk: Desk, spec: Spec, *, dead: bool, limit: int) -> Steps:
         yield desk.count(spec.name)
@@ -145,7 +146,7 @@ class BrokerQueues(Queues):
             if got is None:
                 break
             method, properties, body = got
-            if numbers and number_of(properties) not in numbers:
+            if numbers and number_of(properties, body) not in numbers:
                 continue  # it stays in hand, and goes back when the channel closes
             if (yield desk.publish("", spec.name, self._anew(properties), body)):
                 yield desk.ack(method.delivery_tag)
@@ -185,9 +186,9 @@ def _count(desk: Desk, name: str) -> Steps:
     return counted.method
 
 
-def number_of(properties: Any) -> str:
-    """The name of a message for who looks at it."""
-    return properties.message_id or ""
+def number_of(properties: Any, body: bytes) -> str:
+    """The name of a message for who looks at it: its id, or a sum over one that has none."""
+    return properties.message_id or f"crc-{zlib.crc32(body):08x}"
 
 
 def letter_of(properties: Any, body: bytes) -> Letter:
@@ -202,7 +203,7 @@ def letter_of(properties: Any, body: bytes) -> Letter:
     at = number(properties, AT)
     error = dict(text_headers(properties.headers)).get(ERROR, "")
     return Letter(
-        number=number_of(properties),
+        number=number_of(properties, body),
         request=request,
         deliveries=number(properties, DELIVERIES) + number(properties, RETURNED),
         at=_moment(at) if at else "",

@@ -60,7 +60,7 @@ class CallJob:
         handler: Handler,
         replies: Replies,
         max_body: int,
-        over: Callable[[], None],
+        over: Callable[[CallJob], None],
     ) -> None:
         self.delivery = delivery
         self._served = served
@@ -144,7 +144,7 @@ class CallJob:
                 self._replies.send(reply_to, properties, body)
             self.delivery.ack()
         finally:
-            self.over()
+            self.over(self)
 
     @property
     def _correlation(self) -> str:

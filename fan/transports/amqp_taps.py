@@ -15,6 +15,7 @@ from fan.transports.amqp_deliveries import PostJob, Tray
 from fan.transports.amqp_names import Spec
 from fan.transports.amqp_replies import CallJob
 from fan.transports.amqp_steps import Desk, Steps, run
+from fan.transports.amqp_watch import answer
 from fan.transports.amqp_wire import copy_of
 from fan.transports.base import Handler, Served
 
@@ -96,13 +97,12 @@ class CallTap(Tap):
         self._look()
 
     def _take(self, delivery: Delivery) -> None:
-        if not delivery.properties.type == "call" and self._broker.answer(delivery):
-            return
         self._flying += 1
+        broker = self._broker
+        broker.in_hand.add(delivery.properties.correlation_id)
         job = CallJob(
-            delivery, self.served, self._handler, self._broker.replies, self._broker.max_body,
-            self.over,
-        )  # fmt: skip
+            delivery, self.served, self._handler, broker.replies, broker.max_body, self._job_over
+        )
         if not self.is_draining:
             self._broker.callers.offer(job)
             return
@@ -110,8 +110,12 @@ class CallTap(Tap):
         if self._others is not None:
             self._let_go()
 
+    def _job_over(self, job: CallJob) -> None:
+        self._broker.in_hand.discard(job.delivery.properties.correlation_id)
+        self.over()
+
     def _is_mine(self, job: Any) -> bool:
-        return job.over == self.over
+        return bool(job.over == self._job_over)
 
     def _look(self) -> None:
         """The queue goes with its last consumer, and with it the calls that wait there; so whoever
@@ -158,11 +162,22 @@ class CallTap(Tap):
         def sent(is_sent: bool) -> None:
             if is_sent:
                 delivery.ack()
-                self.over()
+                self._job_over(job)
             else:
                 job.refuse(Unavailable("the instance is draining", reason="draining"))
 
         self._broker.posts.send_on("", self._consumer.queue, copied, delivery.body, sent)
+
+
+class QuestionTap(Tap):
+    """What callers want to know of calls that take long."""
+
+    def drain(self) -> None:
+        """It answers as long as calls are in hand: until it is closed."""
+        self._finish()
+
+    def _take(self, delivery: Delivery) -> None:
+        answer(delivery, self._broker.in_hand, self._broker.replies.send)
 
 
 class PostTap(Tap):

@@ -134,7 +134,7 @@ def text_headers(headers: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     for name, value in (headers or {}).items():
         if type(value) is str:
             out.append((name.lower(), value))
-        elif type(value) is int:
+        elif isinstance(value, int):
             out.append((name.lower(), str(value)))
         elif type(value) is bytes:
             out.append((name.lower(), value.decode("latin-1")))
@@ -146,7 +146,7 @@ def number(properties: BasicProperties, name: str) -> int:
     value = (properties.headers or {}).get(name, 0)
     if type(value) is str and value.isascii() and value.isdigit() and len(value) < 16:
         return int(value)
-    return value if type(value) is int and value > 0 else 0
+    return int(value) if isinstance(value, int) and value > 0 else 0  # pika has an int of its own
 
 
 def reply_properties(response: Response, correlation: str) -> tuple[BasicProperties, bytes]:

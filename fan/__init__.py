@@ -20,6 +20,11 @@ _HOME = {
     "Cancelled": "errors",
     "Choice": "model",
     "Client": "client",
+    "Config": "routes",
+    "Configs": "config",
+    "ConfigEntry": "config_history",
+    "ConfigEvent": "config_history",
+    "ConfigWatch": "config_watch",
     "Context": "context",
     "DataLoss": "errors",
     "DeadlineExceeded": "errors",
@@ -48,6 +53,7 @@ _HOME = {
     "Response": "message",
     "Result": "client",
     "Route": "model",
+    "Routes": "routes",
     "ServerStatus": "tools.servers",
     "Servers": "tools.servers",
     "Service": "service",
@@ -57,8 +63,11 @@ _HOME = {
     "Unavailable": "errors",
     "Unimplemented": "errors",
     "Unknown": "errors",
+    "Write": "writing",
+    "Written": "writing",
     "current": "context",
     "decode_result": "codec",
+    "load_routes": "loader",
     "load_services": "loader",
     "load_settings": "settings",
     "new_id": "context",
@@ -81,6 +90,10 @@ if TYPE_CHECKING:
     from fan.client import Client as Client
     from fan.client import Result as Result
     from fan.codec import decode_result as decode_result
+    from fan.config import Configs as Configs
+    from fan.config_history import ConfigEntry as ConfigEntry
+    from fan.config_history import ConfigEvent as ConfigEvent
+    from fan.config_watch import ConfigWatch as ConfigWatch
     from fan.context import Context as Context
     from fan.context import current as current
     from fan.context import new_id as new_id
@@ -141,6 +154,7 @@ if TYPE_CHECKING:
     )
     from fan.executor import Executor as Executor
     from fan.executor import wrap as wrap
+    from fan.loader import load_routes as load_routes
     from fan.loader import load_services as load_services
     from fan.message import Request as Request
     from fan.message import Response as Response
@@ -157,6 +171,8 @@ if TYPE_CHECKING:
     from fan.model import QueueName as QueueName
     from fan.model import Route as Route
     from fan.model import ServiceInfo as ServiceInfo
+    from fan.routes import Config as Config
+    from fan.routes import Routes as Routes
     from fan.routing import parse_target as parse_target
     from fan.service import Service as Service
     from fan.service import push as push
@@ -168,6 +184,8 @@ if TYPE_CHECKING:
     from fan.settings import parse_duration as parse_duration
     from fan.tools.servers import Servers as Servers
     from fan.tools.servers import ServerStatus as ServerStatus
+    from fan.writing import Write as Write
+    from fan.writing import Written as Written
 
 
 def __getattr__(name: str) -> Any:

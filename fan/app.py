@@ -9,32 +9,39 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from fan import plugins
 from fan.client import Client
-from fan.context import current, new_id
+from fan.context import current
 from fan.discovery import Discovery
 from fan.dispatch import Dispatcher
 from fan.drivers import Mailbox
 from fan.endpoint import Endpoint, Rpc
 from fan.errors import ErrorTypes, FanError
-from fan.hosting import Hosted
+from fan.hosting import Hosted, instance_of
 from fan.middleware.base import Middleware
-from fan.model import Address
+from fan.mirror import Mirror
+from fan.model import Address, ServiceInfo
 from fan.picker import Picker
+from fan.policies import Policies
+from fan.routes import RouteBook, Routes
 from fan.runner import LoopThread
 from fan.service import Service, check_topic
-from fan.settings import Settings, load_settings
+from fan.settings import Settings, config_variables, expand, load_settings
 from fan.stores.base import Store
-from fan.transports.base import Transport
+from fan.transports.base import Ledger, Transport
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
+    from fan.config import Configs
+    from fan.consumer import Registration
     from fan.events import Subscriber
     from fan.lifecycle import Lifecycle
+    from fan.middleware.metrics import Metrics
+    from fan.tracers.base import Tracer
 
 
 class App:
@@ -44,10 +51,12 @@ class App:
             app.call("greeter.hello", name="Ada")      # in process: a method call
             app.start(["ipc", "http=127.0.0.1:8080"])  # registered, and reachable from elsewhere
 
-    `store` and `transports` replace what the settings name; `middleware` replaces the layers of
-    `plugins.default_middleware`; `errors` are exception classes that come back as themselves.
-    Without `live` nothing is watched: every look-up reads the registry, as a one-shot command wants
-    it. `name` is what services see as `caller` outside of any service.
+    `store`, `transports` and `tracer` replace what the settings name; `middleware` replaces the
+    layers of `plugins.default_middleware`; `policies` says how single services and methods are
+    treated (`fan.policies`), `routes` which way they take (`fan.routes`); `errors` are exception
+    classes that come back as themselves. Without `live` nothing is watched: every look-up reads the
+    registry, as a one-shot command wants it. `name` is what services see as `caller` outside of any
+    service.
     """
 
     def __init__(
@@ -57,6 +66,9 @@ class App:
         store: Store | None = None,
         transports: dict[str, Transport] | None = None,
         middleware: Sequence[Middleware] | None = None,
+        policies: Mapping[str, Mapping[str, Any]] | None = None,
+        routes: type[Routes] | None = None,
+        tracer: Tracer | None = None,
         errors: Iterable[type[BaseException]] = (),
         live: bool = True,
         name: str = "app",
@@ -65,26 +77,36 @@ class App:
         self.settings = settings if settings is not None else load_settings().settings
         self.name = name
         #: Id of this App as a caller; instances of hosted services have their own.
-        self.instance_id = f"{name}-{new_id()[:12]}"
+        self.instance_id = instance_of(name)
         self.errors = ErrorTypes()
         for cls in errors:
             self.errors.register(cls)
-        self.middleware = (
-            list(middleware)
-            if middleware is not None
-            else plugins.default_middleware(self.settings, is_live=live)
+        self._given_tracer = tracer
+        self._is_live = live
+        #: What was called and served so far; a one-shot App counts nothing.
+        self.metrics = _metrics() if live else None
+        has_tracer = tracer is not None or self.settings.tracer != "noop"
+        #: Share of the traces begun here that are recorded.
+        self.sample = self.settings.sample if has_tracer else 0.0
+        #: Which calls are treated otherwise; a list of layers that was given is for all of them.
+        self.policies = (
+            Policies(self.settings, policies or {}, self._layers) if middleware is None else None
         )
         #: Every bound endpoint of every client, told when what is hosted or routed changes.
         self.endpoints: weakref.WeakSet[Endpoint] = weakref.WeakSet()
+        self._given_routes = routes
         self._lock = threading.RLock()
         #: Held while endpoints are told where they are called.
         self._binding = threading.RLock()
         self._given_store = store
         self._given_transports = dict(transports or {})
-        self._is_live = live
         self._is_closed = False
         self.is_started = False
         self._reset()
+        # Last of what may refuse what was given: layers have to be closed.
+        self.middleware = (
+            list(middleware) if middleware is not None else self._layers(self.settings)
+        )
         self.dispatcher = Dispatcher(self)
         self.client = Client(self)
         for service in services:
@@ -99,16 +121,26 @@ class App:
         self._by_address: dict[str, Transport] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._lifecycle: Lifecycle | None = None
+        self._config: Configs | None = None
         self._mailboxes: weakref.WeakKeyDictionary[Any, Mailbox] = weakref.WeakKeyDictionary()
         self._subscribers: weakref.WeakSet[Subscriber] = weakref.WeakSet()
         self.runner = LoopThread()
+        #: What is used of the registry, as of one generation.
+        self.mirror = Mirror(
+            lambda: self.store, self.settings.timeout, on_loss=self.settings.on_loss
+        )
+        #: What tells the registry which generation that is; a one-shot App tells nothing.
+        self.consumer = self._registration() if self._is_live else None
         self.discovery = Discovery(
             lambda: self.store,
             live=self._is_live,
             timeout=self.settings.timeout,
             on_change=self._on_change,
+            mirror=self.mirror,
         )
         self.picker = Picker(self.discovery, self.settings.transports)
+        #: The rules for the way of calls; None where there are none.
+        self.routes = self._route_book(self._given_routes) if self._given_routes else None
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "started" if self.is_started else "open"
@@ -126,7 +158,59 @@ class App:
 
             warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
 
+    def _registration(self) -> Registration:
+        from fan.consumer import Registration
+
+        timeout = self.settings.timeout
+        return Registration(self.mirror, lambda: self.store, app=self.name, timeout=timeout)
+
+    def _route_book(self, routes: type[Routes]) -> RouteBook:
+        return RouteBook(
+            routes,
+            deployment=expand(routes.deployment),
+            store=lambda: self.store,
+            follow=self._follow_rules if self._is_live else None,
+            check=self._check_transport,
+            timeout=self.settings.timeout,
+        )
+
+    def _check_transport(self, name: str) -> None:
+        """Raise InvalidArgument for a transport that nobody brings, without making one."""
+        if plugins.transport_name(name) not in self._given_transports:
+            plugins.transport_class(name)
+
+    def _follow_rules(self, refresh: Callable[[], None]) -> None:
+        def changed() -> None:
+            refresh()
+            self.rebind()  # what was called directly may have another way by now
+
+        self.discovery.watch(changed)
+
+    def _layers(self, settings: Settings) -> list[Middleware]:
+        return plugins.default_middleware(
+            settings,
+            is_live=self._is_live,
+            metrics=self.metrics,
+            tracer=self.tracer,
+            ledger=self._ledger,
+        )
+
     # What it is made of
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """What records spans; None where nothing does."""
+        if self._given_tracer is None and self.settings.tracer != "noop":
+            self._given_tracer = plugins.tracer_class(self.settings.tracer)(self.settings)  # type: ignore[call-arg]
+        return self._given_tracer
+
+    def _ledger(self) -> Ledger:
+        """Where `@rpc(dedupe="shared")` keeps its answers: at the broker of the settings, where
+        that can, else in the database."""
+        transport = self.transport(self.settings.queue)
+        if "ledger" not in transport.can:
+            transport = self.transport("database")
+        return transport.ledger()
 
     @property
     def store(self) -> Store:
@@ -138,6 +222,22 @@ class App:
                     settings.registry_url, settings.namespace, settings
                 )
             return self._store
+
+    @property
+    def config(self) -> Configs:
+        """The configs of services: `app.config["orders/theme"]`, `app.config.bind(...)`."""
+        with self._lock:
+            if self._config is None:
+                from fan.config import Configs
+
+                self._config = Configs(
+                    lambda: self.store,
+                    live=self._is_live,
+                    timeout=self.settings.timeout,
+                    variables=config_variables,
+                    mirror=self.mirror,
+                )
+            return self._config
 
     @property
     def pool(self) -> ThreadPoolExecutor:
@@ -191,8 +291,6 @@ class App:
     def add(self, service: Service, instance_id: str | None = None) -> Hosted:
         """Host a service object. Its instance id is `NAME-<12 hex digits>` unless given."""
         hosted = Hosted(service, instance_id or "")
-        if not instance_id:
-            hosted.rename(f"{hosted.name}-{new_id()[:12]}")
         hosted.settle(self)
         for method in hosted.table.values():
             for cls in method.raises:
@@ -224,12 +322,14 @@ class App:
         return next((h for h in candidates if h.version == version), None)
 
     def _routed_version(self, service: str, unrouted: str) -> str | None:
-        try:
-            route = self.discovery.service(service).route
-        except FanError:
-            return unrouted  # no registry, or not registered: what is hosted answers
+        info = self._known(service)
+        if info is None:
+            return unrouted  # what is hosted answers
+        route = info.route
         if route is None or not route.versions:
             return unrouted
+        if route.replaced_by:
+            return None
         live = [v for v, weight in route.versions.items() if weight > 0]
         return live[0] if len(live) == 1 and not route.overrides else None
 
@@ -238,6 +338,33 @@ class App:
         with self._binding:
             for endpoint in list(self.endpoints):
                 endpoint.client.rebind(endpoint)
+        self._follow_routes()
+
+    def _follow_routes(self) -> None:
+        """Serve as the registry has it: not what is retired, and through the layers that the
+        policies ask for."""
+        policies = self.policies
+        for hosted in self.dispatcher.hosting:
+            info = self._known(hosted.name) if self.is_started else None
+            route = info.route if info is not None else None
+            hosted.is_retired = route is not None and hosted.version in route.retired
+
+            if policies is None:
+                continue
+
+            def layers(
+                method: str, hosted: Hosted = hosted, info: ServiceInfo | None = info
+            ) -> list[Middleware] | None:
+                differs = policies.of(hosted.name, method, info, hosted.service.policy)
+                return policies.layers(differs) if differs else None
+
+            self.dispatcher.follow(hosted, layers)
+
+    def _known(self, service: str) -> ServiceInfo | None:
+        try:
+            return self.discovery.service(service)
+        except FanError:
+            return None  # no registry, or not registered
 
     def _on_change(self) -> None:
         """What is registered or routed changed: a route may name another version by now."""
@@ -294,6 +421,11 @@ class App:
         for subscriber in list(self._subscribers):
             subscriber.close()
         self.discovery.close()
+        if self._config is not None:
+            self._config.close()
+        self.mirror.close()
+        if self.consumer is not None:
+            self.consumer.close()
         for transport in self._transports.values():
             transport.close()
         self.runner.close()
@@ -301,6 +433,10 @@ class App:
             self._pool.shutdown(wait=False, cancel_futures=True)
         for layer in self.middleware:
             layer.close()
+        if self.policies is not None:
+            self.policies.close()
+        if self._given_tracer is not None:
+            self._given_tracer.close()
         if self._store is not None and self._store is not self._given_store:
             self._store.close()
 
@@ -391,6 +527,12 @@ class App:
         return current()
 
 
+def _metrics() -> Metrics:
+    from fan.middleware.metrics import Metrics
+
+    return Metrics()
+
+
 #: The Apps that a fork has to pass by.
 _APPS: weakref.WeakSet[App] = weakref.WeakSet()
 
@@ -401,9 +543,14 @@ def _forked() -> None:
         app._lock = threading.RLock()
         app._binding = threading.RLock()
         app.is_started = False
+        for transport in app._transports.values():
+            transport.abandon()
         app._given_transports = {}
         app._reset()
+        app.instance_id = instance_of(app.name)
         app.dispatcher.start_over()
+        for hosted in app.services:
+            hosted.settle(app)
         app.rebind()
 
 

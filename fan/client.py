@@ -136,7 +136,7 @@ class Client:
             failed: Future[Any] = Future()
             failed.set_exception(endpoint.aim(exc))
             return failed
-        return Background(self._sender.chain, call, decode_result).future
+        return Background(self._sender.chain_of(call), call, decode_result).future
 
     def push(self, target: str, /, *args: Any, **kwargs: Any) -> None:
         """Hand a message over; return once it is accepted, before it is handled."""
@@ -167,7 +167,7 @@ class Client:
         """The same from a coroutine."""
         content_type, body = encode_arguments(args, kwargs)
         call = self._sender.begin_event(topic, content_type, body)
-        await drive_async(self._sender.chain, call, self._app.mailbox())
+        await drive_async(self._sender.chain_of(call), call, self._app.mailbox())
 
     def stream(self, target: str, /, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """The items of a streaming method, as they arrive. Closing the iterator ends the stream."""
@@ -186,7 +186,6 @@ class Client:
 
         items = self.stream(target, *args, **kwargs)
         variables, end = copy_context(), object()
-        loop = asyncio.get_running_loop()
         pull: Callable[[], Any] = partial(variables.run, next, items, end)
         close: Callable[[], None] = partial(variables.run, items.close)  # type: ignore[attr-defined]
         pulled: Future[Any] | None = None
@@ -204,7 +203,12 @@ class Client:
                 yield item
         finally:
             if pulled is not None and pulled.done() and not pulled.cancelled():
-                await loop.run_in_executor(self._app.pool, close)
+                try:
+                    closing = self._app.pool.submit(close)
+                except RuntimeError:  # the App is closed, and its threads with it
+                    close()
+                else:
+                    await asyncio.wrap_future(closing)
 
     # With bodies instead of arguments, for programs that carry calls for others
 
@@ -226,7 +230,7 @@ class Client:
     def _outcome(self, call: Call, started: float) -> Result:
         call.marks = {}
         try:
-            response = drive(self._sender.chain, call)
+            response = drive(self._sender.chain_of(call), call)
         except Exception as exc:
             raise _known(exc, call, started) from exc.__cause__
         timing = _timing(call, started)
@@ -241,7 +245,7 @@ class Client:
 
     def resolve(self, service: str, method: str = "") -> Choice:
         """Where a call would go now, and why. Sends nothing."""
-        hosted = self._sender.hosted(service, self.options.want)
+        hosted = self._sender.hosted(service, self.options.want, method)
         if hosted is not None:
             why = ("hosted in this App: called directly",)
             return Choice(service, method, LOCAL, hosted.version, why=why)
@@ -250,7 +254,8 @@ class Client:
         deadline = time.monotonic() + self.options.seconds(self._app.settings.timeout)
         sticky = self.options.sticky or trace
         try:
-            return self._app.picker.explain(service, method, self.options, sticky, deadline)
+            options = self._sender.options_for(service, method)
+            return self._app.picker.explain(service, method, options, sticky, deadline)
         except FanError as exc:
             exc.target = exc.target or (f"{service}.{method}" if method else service)
             raise
@@ -260,7 +265,7 @@ class Client:
         call = self._sender.begin(
             kind, endpoint.service, endpoint.method, endpoint.want, content_type, body
         )
-        return drive(self._sender.chain, call)
+        return drive(self._sender.chain_of(call), call)
 
     async def _asend(self, kind: str, endpoint: Endpoint, args: Any, kwargs: Any) -> Response:
         content_type, body = encode_arguments(args, kwargs)
@@ -274,7 +279,7 @@ class Client:
             import asyncio
 
             call = await asyncio.to_thread(begin)
-        return await drive_async(self._sender.chain, call, self._app.mailbox())
+        return await drive_async(self._sender.chain_of(call), call, self._app.mailbox())
 
     def _items(self, endpoint: Endpoint, content_type: str, body: bytes) -> Iterator[Any]:
         call = self._sender.begin(
@@ -289,9 +294,9 @@ class Client:
             chunks.close()  # type: ignore[attr-defined]
 
     def _chunks(self, call: Call) -> Iterator[Response]:
-        first = drive(self._sender.chain, call)
-        yield first
+        first = drive(self._sender.chain_of(call), call)
         try:
+            yield first
             if first.kind == "chunk":
                 for response in call.chunks:
                     if response.code != "ok":
@@ -307,7 +312,7 @@ class Client:
     def rebind(self, endpoint: Endpoint) -> None:
         """Decide again whether an endpoint is called directly."""
         try:
-            hosted = self._sender.hosted(endpoint.service, endpoint.want)
+            hosted = self._sender.hosted(endpoint.service, endpoint.want, endpoint.method)
         except FanError:  # a constraint that is none: its calls say so, and no others suffer
             hosted = None
         endpoint.local = (

@@ -246,6 +246,29 @@ class TextForm:
         return name in self._own or name.startswith(self._own_prefixes)
 
 
+def user_headers(headers: Mapping[Any, Any]) -> dict[str, str]:
+    """A caller's own headers as they travel everywhere, names in lower case. Raises InvalidArgument
+    for one that some transport could not send."""
+    for name, value in headers.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise InvalidArgument(
+                f"the header {name!r} is {value!r}: it has to be text", reason="malformed"
+            )
+        _check_header(name, value)
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def check_baggage(baggage: Mapping[Any, Any]) -> None:
+    """Raises InvalidArgument for what no transport carries: values that are no text, more than W3C
+    allows."""
+    for name, value in baggage.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise InvalidArgument(
+                f"the baggage {name!r} is {value!r}: it has to be text", reason="malformed"
+            )
+    encode_baggage(baggage)
+
+
 def header_name(field: str) -> str:
     """The header of an envelope field: `caller_instance` -> `fan-caller-instance`."""
     return field if field in _W3C else "fan-" + field.replace("_", "-")

@@ -2,29 +2,47 @@
 watches.
 
 Keys of the store that live here: records `inst` named `<service>/<id>`, `iface` and `unique` named
-`<service>/<version>`, objects `route/<service>`.
+`<service>/<version>`, objects `route/<service>`; and the config `<service>/policy`, which is read
+in the same cut as the route.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import msgspec
 
-from fan.errors import Aborted, AlreadyExists, FanError, Unavailable
+from fan.errors import NO, Aborted, AlreadyExists, FanError, NotFound, Unavailable
+from fan.mirror import Mirror, State
 from fan.model import WHOLE, Instance, Interface, Route, ServiceInfo
 from fan.names import no_such_service
-from fan.stores.base import HEAD, Change, Cut, Hint, Plan, Record, Session, Store, Watch
+from fan.stores.base import (
+    Change,
+    Cut,
+    Head,
+    Hint,
+    Plan,
+    Record,
+    Revision,
+    Session,
+    Store,
+    Watch,
+)
 
 INSTANCE = "inst"
 INTERFACE = "iface"
 #: Records that say which instance is the one of a `unique` service's version.
 UNIQUE = "unique"
 ROUTE = "route/"
+#: Object of the config that says how a service is called.
+POLICY = "config/{}/policy"
+
+#: Routes of earlier generations that are kept at hand.
+_MOST_PINNED = 256
 
 #: Seconds between two tries to register again while the registry is down.
 _LONGEST_WAIT = 5.0
@@ -45,8 +63,15 @@ class Discovery:
         live: bool = True,
         timeout: float = 5.0,
         on_change: Callable[[], None] | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
         self._open = store
+        #: Routes and policies as of one generation; the rest of what is known has no generation.
+        self._mirror = Mirror(store, timeout) if mirror is None else mirror
+        self._owns_mirror = mirror is None
+        self._end_listening: Callable[[], None] | None = None
+        #: Services as of earlier generations, for calls that are pinned to those.
+        self._pinned: dict[tuple[str, int], Cut] = {}
         self._is_live = live
         self._timeout = timeout
         self._lock = threading.Lock()
@@ -79,19 +104,49 @@ class Discovery:
     def service(self, name: str, deadline: float | None = None) -> ServiceInfo:
         """One service. Raises NotFound (no_such_service) with similar names."""
         cached = self._cache.get(name)
-        if cached is not None:
+        if cached is not None and not self._mirror.is_dropped:
             return cached
         deadline = self._deadline(deadline)
         if self._is_live:
             self._start_watching()
-        info = self._read(name, deadline)
+        info = self._look(name, deadline)  # before it is in use: it may be no service at all
         if not info.is_known:
             raise no_such_service(name, [s.name for s in self.services(deadline)])
         if self._is_live:
+            self._mirror.use(ROUTE + name, POLICY.format(name), deadline=deadline)
             with self._lock:
                 self._cache[name] = info
             info = self._refresh(name, deadline)  # a change between the read and the cache entry
         return info
+
+    @property
+    def gen(self) -> int:
+        """The generation of all that is in use, 0 where nothing is kept."""
+        return self._mirror.state.gen
+
+    def as_of(self, info: ServiceInfo, gen: int, deadline: float) -> ServiceInfo:
+        """A service with the route that it had in generation `gen`, for a call that is pinned to
+        it. Raises Unavailable, executed no, where that is not kept any more."""
+        if gen > self.gen and self._is_live:
+            self._mirror.refresh(deadline)
+            info = self.service(info.name, deadline)
+        if info.routed_at <= gen:
+            return info
+        cut = self._pinned.get((info.name, gen))
+        if cut is None:
+            objects = [ROUTE + info.name, POLICY.format(info.name)]
+            try:
+                cut = self._open().read(objects, gen=gen, deadline=deadline)
+            except NotFound as exc:
+                raise Unavailable(
+                    f"the call is pinned to generation {gen}, which is not kept any more",
+                    reason="stale_pin",
+                    executed=NO,
+                ) from exc
+            while len(self._pinned) >= _MOST_PINNED:
+                self._pinned.pop(next(iter(self._pinned)), None)
+            self._pinned[info.name, gen] = cut
+        return _routed(info, cut.objects, gen)
 
     def is_cached(self, name: str) -> bool:
         """Whether a look-up of that service reads no store."""
@@ -103,6 +158,8 @@ class Discovery:
         cached = self._cache.get(name)
         if cached is None:
             return self.service(name, deadline)
+        if self._is_live:
+            self._mirror.refresh(deadline)
         fresh = self._refresh(name, deadline)
         return cached if fresh == cached else fresh
 
@@ -111,17 +168,33 @@ class Discovery:
         with self._lock:
             self._cache.pop(name, None)
 
+    def _look(self, name: str, deadline: float) -> ServiceInfo:
+        """What the store has now, whatever is in force here."""
+        cut = self._open().read([ROUTE + name, POLICY.format(name)], deadline=deadline)
+        return self._with_records(name, cut, deadline)
+
     def _read(self, name: str, deadline: float) -> ServiceInfo:
+        """What is in force here, with the instances that there are now."""
+        if not self._is_live:
+            return self._look(name, deadline)
+        state = self._mirror.use(ROUTE + name, POLICY.format(name), deadline=deadline)
+        cut = Cut(Head(state.cursor.epoch if state.cursor else "", state.gen), dict(state.objects))
+        return self._with_records(name, cut, deadline)
+
+    def _with_records(self, name: str, cut: Cut, deadline: float) -> ServiceInfo:
         store = self._open()
-        cut = store.read([ROUTE + name], deadline=deadline)
         instances = store.list(INSTANCE, name + "/", deadline=deadline)
-        return _info(name, cut, instances, store.list(INTERFACE, name + "/", deadline=deadline))
+        interfaces = store.list(INTERFACE, name + "/", deadline=deadline)
+        return _info(name, cut, instances, interfaces)
 
     def _refresh(self, name: str, deadline: float) -> ServiceInfo:
         with self._lock:
             self._readings = number = self._readings + 1
         info = self._read(name, deadline)
         with self._lock:
+            if self._is_live:  # another generation may be in force by now
+                state = self._mirror.state
+                info = _routed(info, state.objects, state.gen)
             if number < self._newest.get(name, 0):
                 return info  # one that began later is there already, and may know more
             if info.is_known:
@@ -152,11 +225,13 @@ class Discovery:
             if self._watches is not None:
                 return
             watches: list[Watch] = []
-            for kind in (HEAD, INSTANCE, INTERFACE):
+            for kind in (INSTANCE, INTERFACE):
                 watches.append(store.watch(kind, self._on_hint))
                 undo.callback(watches[-1].close)
             undo.pop_all()
             self._watches = watches
+            if self._end_listening is None:
+                self._end_listening = self._mirror.listen(self._on_cut)
 
     def _on_hint(self, hint: Hint) -> None:
         if hint == "lost":
@@ -166,6 +241,15 @@ class Discovery:
                 self._refresh(name, self._deadline(None))
             except FanError:
                 continue  # stays as it was; the next hint or "regained" reads it again
+        for listener in list(self._listeners):
+            listener()
+
+    def _on_cut(self, state: State) -> None:
+        """Another generation is in force: all routes change in one assignment."""
+        with self._lock:
+            self._cache = {
+                name: _routed(info, state.objects, state.gen) for name, info in self._cache.items()
+            }
         for listener in list(self._listeners):
             listener()
 
@@ -297,10 +381,15 @@ class Discovery:
         self._is_closed.set()
         with self._lock:
             watches, self._watches = self._watches or [], None
+            end, self._end_listening = self._end_listening, None
             session, self._session = self._session, None
             self._cache.clear()
         for watch in watches:
             watch.close()
+        if end is not None:
+            end()
+        if self._owns_mirror:
+            self._mirror.close()
         if session is not None:
             session.close()
 
@@ -318,15 +407,28 @@ def _by_service(records: Iterable[Record]) -> dict[str, list[Record]]:
 def _info(
     name: str, cut: Cut, instances: Iterable[Record], interfaces: Iterable[Record]
 ) -> ServiceInfo:
-    pinned = cut.objects.get(ROUTE + name)
-    route = _safely(_decode_route, pinned.body) if pinned is not None and pinned.body else None
     found = (_safely(_decode_interface, r.body) for r in interfaces)
-    return ServiceInfo(
+    bare = ServiceInfo(
         name=name,
         interfaces={i.version: i for i in found if i is not None},
-        route=route,
-        gen=cut.head.gen,
         instances=tuple(_instances(instances)),
+    )
+    return _routed(bare, cut.objects, cut.head.gen)
+
+
+def _routed(info: ServiceInfo, objects: Mapping[str, Revision], gen: int) -> ServiceInfo:
+    """A service with the route and the policy that it has among these objects; the same one where
+    they are those it has."""
+    pinned = objects.get(ROUTE + info.name)
+    route = _safely(_decode_route, pinned.body) if pinned is not None and pinned.body else None
+    said = objects.get(POLICY.format(info.name))
+    policy = _safely(msgspec.json.decode, said.body) if said is not None and said.body else None
+    policy = policy if isinstance(policy, dict) else {}
+    routed_at = pinned.pinned_at if pinned is not None else 0
+    if info.gen and (route, policy, routed_at) == (info.route, info.policy, info.routed_at):
+        return info
+    return msgspec.structs.replace(
+        info, route=route, policy=policy, gen=gen, routed_at=routed_at
     )
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fan.errors import FanError, Unavailable, Unimplemented
+from fan.errors import FailedPrecondition, FanError, InvalidArgument, Unavailable, Unimplemented
 from fan.exchange import Exchange
 from fan.failures import error_response
 from fan.hosting import Hosted, Hosting
-from fan.message import Request, Response
+from fan.message import VERSION, Request, Response
 from fan.middleware.base import Inbound, InboundNext, Middleware, Steps
 from fan.service import Method
 from fan.transports.base import Stream
@@ -58,8 +58,7 @@ class Dispatcher:
         self._idle = threading.Condition()
         self._flying = []
         self._is_draining = self._is_awaited = False
-        for hosted in self.hosting:
-            hosted.start_over()
+        self.hosting.start_over()
 
     def drain(self) -> None:
         """Refuse new requests from now on."""
@@ -89,12 +88,25 @@ class Dispatcher:
     ) -> Response | Future[Response] | Stream:
         """Answer one request: see `transports.base.Handler`."""
         try:
+            if request.v != VERSION:
+                raise _wrong_version(request.v)
             hosted = self.hosting.find(request)
+            if hosted.is_retired and request.kind in ("call", "stream"):
+                raise self._stale(hosted)
             method = hosted.method(request.method)
         except FanError as exc:
             return error_response(request, _draining(request) if self._is_draining else exc)
         return self.handle(
             request, hosted, method, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued
+        )
+
+    def _stale(self, hosted: Hosted) -> FanError:
+        gen = self._app.discovery.gen
+        return FailedPrecondition(
+            f"{hosted.name} {hosted.version} is retired as of generation {gen}:"
+            " the route goes elsewhere",
+            reason="stale_route",
+            details={"gen": gen},
         )
 
     def handle(
@@ -117,7 +129,15 @@ class Dispatcher:
         if is_queued and request.kind in ("push", "event") and request.gen:
             request = msgspec.structs.replace(request, gen=0)  # pinned anew at each delivery
         exchange = Exchange(self, request, hosted, method, is_cancelled, is_queued=is_queued)
-        return exchange.run(self._chain, peer)
+        return exchange.run(hosted.chains.get(method.name) or self._chain, peer)
+
+    def follow(self, hosted: Hosted, layers: Callable[[str], list[Middleware] | None]) -> None:
+        """Serve an instance's methods through the layers that their policies ask for; None are the
+        usual ones."""
+        found = ((name, layers(name)) for name in hosted.table)
+        hosted.chains = {
+            name: server_chain(own, self._invoke) for name, own in found if own is not None
+        }
 
     def begin(self) -> None:
         """Count one request in."""
@@ -149,6 +169,12 @@ def server_chain(layers: list[Middleware], innermost: InboundNext) -> InboundNex
 
 def _draining(request: Request) -> FanError:
     return Unavailable(f"{request.service or request.topic} is draining", reason="draining")
+
+
+def _wrong_version(v: int) -> FanError:
+    return InvalidArgument(
+        f"the envelope has version {v}, and this side speaks {VERSION}", reason="malformed"
+    )
 
 
 def _wrong_kind(request: Request, method: Method) -> FanError:

@@ -168,7 +168,12 @@ class Exchange:
             self._dispatcher._app.pool.submit(handle)
         except RuntimeError:
             raise Unavailable(f"{self.request.service} has stopped", reason="draining") from None
-        return Response(id=self.request.id, served=self._hosted.served, executed="maybe")
+        return Response(
+            id=self.request.id,
+            served=self._hosted.served,
+            gen=self.request.gen,
+            executed="maybe",
+        )
 
     def _run_async(self) -> Future[Response]:
         from concurrent.futures import Future
@@ -268,7 +273,7 @@ class Exchange:
     def _leaving(self, exc: BaseException) -> FanError:
         """What an exception of the handler is to the caller. Ctrl-C is not the handler's: raises
         it."""
-        if type(exc) is KeyboardInterrupt and _is_main():
+        if isinstance(exc, KeyboardInterrupt) and _is_main():
             raise exc
         if isinstance(exc, Internal) and exc.reason == "unserializable_result":
             return exc

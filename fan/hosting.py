@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from fan.context import Site
-from fan.errors import FailedPrecondition
+from fan.context import Site, new_id
+from fan.errors import AlreadyExists, FailedPrecondition
 from fan.message import Request
 from fan.names import no_such_service, unknown_method
 from fan.service import Method, Service, method_table, service_name
@@ -20,7 +20,9 @@ class Hosted:
         self.name = service_name(service)
         self.version = service.version
         self.table: dict[str, Method] = method_table(service)
-        self.rename(instance_id)
+        #: Whether it keeps its id in a forked child, which else is another instance.
+        self.has_given_id = bool(instance_id)
+        self.rename(instance_id or instance_of(self.name))
         self.start_over()
 
     def __repr__(self) -> str:
@@ -31,6 +33,8 @@ class Hosted:
         self.instance_id = instance_id
         #: What replies say of who answered.
         self.served = f"{self.version}/{instance_id}"
+        #: The layers of methods whose policy differs from the settings (`middleware.base`).
+        self.chains: dict[str, Any] = {}
         #: Where each method's calls are served, once the service has its App.
         self.sites: dict[str, Site] = {}
 
@@ -38,6 +42,8 @@ class Hosted:
         """Count from zero, with a lock that nobody holds."""
         self._counts: dict[str, list[float]] = {name: [0, 0, 0.0] for name in self.table}
         self._lock = threading.Lock()
+        #: Whether its version takes no calls any more.
+        self.is_retired = False
 
     def settle(self, app: Any) -> None:
         """Begin to belong to an App."""
@@ -69,6 +75,11 @@ class Hosted:
             }
 
 
+def instance_of(name: str) -> str:
+    """A new instance id for that name."""
+    return f"{name}-{new_id()[:12]}"
+
+
 class Hosting:
     """The hosted services of one App, by instance and by name."""
 
@@ -83,9 +94,12 @@ class Hosting:
         return len(self._by_instance)
 
     def add(self, hosted: Hosted) -> None:
-        """Host one more."""
+        """Host one more. Raises AlreadyExists (duplicate_id)."""
         if hosted.instance_id in self._by_instance:
-            raise ValueError(f"the instance id {hosted.instance_id!r} is in use in this App")
+            raise AlreadyExists(
+                f"the instance id {hosted.instance_id!r} is in use in this App",
+                reason="duplicate_id",
+            )
         self._by_instance[hosted.instance_id] = hosted
         self._by_service[hosted.name] = [*self._by_service.get(hosted.name, []), hosted]
 
@@ -97,6 +111,16 @@ class Hosting:
             self._by_service[hosted.name] = rest
             if not rest:
                 del self._by_service[hosted.name]
+
+    def start_over(self) -> None:
+        """Begin anew in a forked child, under ids of its own where none were given: two processes
+        are two instances."""
+        every = list(self._by_instance.values())
+        for hosted in every:
+            hosted.start_over()
+            if not hosted.has_given_id:
+                hosted.rename(instance_of(hosted.name))
+        self._by_instance = {hosted.instance_id: hosted for hosted in every}
 
     def of(self, service: str) -> list[Hosted]:
         """All that answer for a service name, in the order they were added."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
 
-from fan.errors import ErrorTypes
+from fan.errors import ErrorTypes, InvalidArgument
 from fan.model import Interface, MethodInfo
 from fan.service import Method, Service, method_table, service_name
 
@@ -30,6 +31,7 @@ def interface_of(service: Service) -> Interface:
         doc=inspect.cleandoc(type(service).__doc__ or ""),
         methods=methods,
         depend=dependencies(service),
+        policy=_policy(service, name),
     )
     digest = hashlib.blake2b(msgspec.json.encode(bare), digest_size=8).hexdigest()
     return msgspec.structs.replace(bare, hash=digest)
@@ -58,13 +60,48 @@ def describe(method: Method, service: str = "") -> MethodInfo:
 
 def dependencies(service: Service) -> dict[str, dict[str, str]]:
     """`depend` in its full form: {"hard": {service: range}, "soft": {...}}; an empty range is
-    any."""
+    any. A plain list is what is hard. Raises ValueError for what makes no sense."""
+    name = service_name(service)
+    depend: Any = service.depend
+    if isinstance(depend, list | tuple):
+        depend = {"hard": depend}
+    if not isinstance(depend, Mapping):
+        raise ValueError(f"{name}: depend is {depend!r}: write {{'hard': [...], 'soft': [...]}}")
     out: dict[str, dict[str, str]] = {}
-    for strength, wanted in service.depend.items():
+    for strength, wanted in depend.items():
         if strength not in ("hard", "soft"):
-            raise ValueError(f"{service_name(service)}: depend has {strength!r}, not hard or soft")
-        out[strength] = dict(wanted) if isinstance(wanted, dict) else dict.fromkeys(wanted, "")
+            raise ValueError(f"{name}: depend has {strength!r}, not hard or soft")
+        if isinstance(wanted, str) or not isinstance(wanted, Collection):  # no list of letters
+            raise ValueError(
+                f"{name}: depend has {strength!r}: {wanted!r}: write a list of services, or a dict"
+                " of services and version ranges"
+            )
+        ranges = dict(wanted) if isinstance(wanted, Mapping) else dict.fromkeys(wanted, "")
+        out[strength] = {needed: _range(name, needed, ranges[needed]) for needed in ranges}
     return out
+
+
+def _policy(service: Service, name: str) -> dict[str, Any]:
+    """What a service says of how it is called. Raises ValueError for what has no JSON form."""
+    try:
+        policy: dict[str, Any] = msgspec.to_builtins(dict(service.policy), str_keys=True)
+        msgspec.json.encode(policy)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise ValueError(f"{name}: the policy has no JSON form: {exc}") from None
+    return policy
+
+
+def _range(name: str, needed: Any, text: Any) -> str:
+    """A version range that can be compared with."""
+    from fan.versions import matches
+
+    if isinstance(needed, str) and isinstance(text, str):
+        try:
+            matches("0", text)
+        except InvalidArgument as exc:
+            raise ValueError(f"{name}: depend: {needed}: {exc.message}") from None
+        return text
+    raise ValueError(f"{name}: depend has {needed!r}: {text!r}, not a service and a version range")
 
 
 def _schemas(hints: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:

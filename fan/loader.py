@@ -14,7 +14,9 @@ from typing import Any
 import msgspec
 
 from fan.errors import InvalidArgument, Unknown
-from fan.service import Service, service_name
+from fan.interface import interface_of
+from fan.routes import Routes
+from fan.service import Service
 
 
 class Spec(msgspec.Struct, frozen=True):
@@ -53,6 +55,22 @@ def load_services(specs: Iterable[str], folder: str = "") -> list[Service]:
         module = _import(spec)
         found += [_create(cls, spec) for cls in _classes(module, spec)]
     return found
+
+
+def load_routes(specs: Iterable[str], folder: str = "") -> type[Routes] | None:
+    """The one `Routes` class that the modules define, None where they define none. Raises as
+    `load_services` does, and InvalidArgument (bad_module) where there are several."""
+    found: list[type[Routes]] = []
+    for text in specs:
+        module = _import(parse_spec(text, folder or os.getcwd()))
+        for value in vars(module).values():
+            is_routes = isinstance(value, type) and issubclass(value, Routes)
+            if is_routes and value.__module__ == module.__name__ and value not in found:
+                found.append(value)
+    if len(found) > 1:
+        names = ", ".join(cls.__qualname__ for cls in found)
+        raise _bad(f"one program has one way for each call, and here are several Routes: {names}")
+    return found[0] if found else None
 
 
 def _import(spec: Spec) -> ModuleType:
@@ -153,20 +171,22 @@ def _is_service(value: Any) -> bool:
 
 
 def _create(cls: Any, spec: Spec) -> Service:
-    if isinstance(cls, Service):
-        return cls
     try:
-        service: Service = cls()
-        service_name(service)
+        service: Service = cls if isinstance(cls, Service) else cls()
+        interface_of(service)  # whatever makes no sense is said here, before anything starts
     except ValueError as exc:
         raise _bad(f"{spec.text}: {exc}") from exc
     except Exception as exc:
         raise Unknown(
-            f"{spec.text}: {cls.__name__}() failed: {_sentence(exc)}{_place(exc)}",
+            f"{spec.text}: {_name_of(cls)} failed: {_sentence(exc)}{_place(exc)}",
             reason="import_failed",
             executed="no",
         ) from exc
     return service
+
+
+def _name_of(cls: Any) -> str:
+    return f"{cls.__name__}()" if isinstance(cls, type) else type(cls).__name__
 
 
 def _bad(message: str) -> InvalidArgument:

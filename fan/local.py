@@ -52,6 +52,7 @@ class LocalSite(Site, frozen=True, kw_only=True):
         if start >= deadline:
             exc = DeadlineExceeded(
                 f"{self.service}.{self.method}: the deadline is over, nothing was called",
+                reason="client_timer",
                 executed=NO,
             )
             exc.target = f"{self.service}.{self.method}"
@@ -148,7 +149,11 @@ class LocalCall:
                 context.own_deadline = min(start + site.timeout, context.own_deadline or start)
         if (context.own_deadline or start) <= start:
             raise self._aimed(
-                DeadlineExceeded(f"{self.target}: no time is left to call it", executed=NO)
+                DeadlineExceeded(
+                    f"{self.target}: no time is left to call it",
+                    reason="client_timer",
+                    executed=NO,
+                )
             )
         if self._has_options:
             context.request = self._request(context, parent)

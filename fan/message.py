@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
+#: The version of the envelope that is spoken here.
+VERSION = 1
+
 JSON = "application/json"
 #: JSON of `{"args": [...], "kwargs": {...}}`, where both kinds of argument are used at once.
 FAN_JSON = "application/vnd.fan+json"

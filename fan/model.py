@@ -75,6 +75,8 @@ class Interface(msgspec.Struct, frozen=True, omit_defaults=True):
     methods: tuple[MethodInfo, ...] = ()
     #: {"hard": {service: range}, "soft": {service: range}}
     depend: dict[str, dict[str, str]] = {}
+    #: How it wants to be called: see `policies`.
+    policy: dict[str, Any] = {}
     hash: str = ""
 
     def method(self, name: str) -> MethodInfo | None:
@@ -120,6 +122,8 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     shard: dict[str, Any] = {}
     transports: tuple[str, ...] = ()
     is_paused: bool = False
+    #: Versions that take no calls any more: a call of one is `stale_route`.
+    retired: tuple[str, ...] = ()
 
 
 class ServiceInfo(msgspec.Struct, frozen=True):
@@ -132,7 +136,11 @@ class ServiceInfo(msgspec.Struct, frozen=True):
     route: Route | None = None
     #: Generation of the reading.
     gen: int = 0
+    #: Generation since which the route is in force, 0 for none.
+    routed_at: int = 0
     instances: tuple[Instance, ...] = ()
+    #: The config `SERVICE/policy`.
+    policy: dict[str, Any] = {}
 
     @property
     def is_unrouted(self) -> bool:
@@ -146,6 +154,8 @@ class ServiceInfo(msgspec.Struct, frozen=True):
 
     def live(self, version: str) -> tuple[Instance, ...]:
         """The instances of a version that take calls."""
+        if self.route is not None and version in self.route.retired:
+            return ()
         return tuple(i for i in self.instances if i.version == version and i.state == "up")
 
     def interface_for(self, version: str = "") -> Interface | None:
@@ -156,6 +166,70 @@ class ServiceInfo(msgspec.Struct, frozen=True):
         if version:
             return self.interfaces.get(version)
         return next(iter(self.interfaces.values()), None)
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """The generation that somebody has in force, told apart from others of that number by its op.
+    Generation 0: none yet."""
+
+    epoch: str = ""
+    gen: int = 0
+    op: str = ""
+
+
+class Vote(msgspec.Struct, frozen=True):
+    """What a consumer says of a proposal: whether it could take it, and if not, why."""
+
+    ok: bool
+    error: str = ""
+
+
+class Nack(msgspec.Struct, frozen=True):
+    """The generation that a consumer refused, and why."""
+
+    gen: int
+    error: str
+
+
+class Consumer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One App that uses services and configs, as a record of the kind `subs`. It is there before it
+    reads, and `applied` says which generation is in force for all of its `uses`."""
+
+    id: str
+    #: Services: those that it calls, and the owners of the configs that it reads.
+    uses: tuple[str, ...] = ()
+    applied: Applied = Applied()
+    #: By the id of the op that was proposed.
+    votes: dict[str, Vote] = {}
+    nack: Nack | None = None
+    app: str = ""
+    pid: int = 0
+    host: str = ""
+    #: RFC 3339, UTC: when it was written last.
+    at: str = ""
+
+
+class Proposal(msgspec.Struct, frozen=True, kw_only=True):
+    """What a generation would change, for its consumers to say whether they can take it: a record
+    of the kind `prep` under the id of its op, gone with its coordinator."""
+
+    #: Object -> the body that it would have; None: it would be gone.
+    changes: dict[str, bytes | None]
+    verb: str = ""
+    who: str = ""
+    #: Epoch seconds after which nobody waits for a vote.
+    until: float = 0.0
+
+
+class Override(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an operator says of an instance against its own word: a persistent record of the kind
+    `override`, named `<service>/<id>`."""
+
+    state: Literal["draining", "down"]
+    #: Epoch seconds after which it does not count any more; None: until it is taken back.
+    until: float | None = None
+    who: str = ""
+    why: str = ""
 
 
 class Choice(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ import msgspec
 
 from fan.balancer import RoundRobin, by_shard
 from fan.discovery import Discovery
-from fan.errors import FanError, NotFound
+from fan.errors import FailedPrecondition, FanError, NotFound, Unavailable
 from fan.middleware.base import Options
 from fan.model import QUEUES, Address, Choice, Instance, MethodInfo, ServiceInfo, transport_of
 from fan.routing import address_of, candidates, choose_version
@@ -27,6 +27,9 @@ class Table(msgspec.Struct, frozen=True):
     methods: dict[str, MethodInfo] = {}
     #: By the transport asked for; the empty one is the caller's own preference.
     choices: dict[str, tuple[Choice, ...]] = {}
+    #: The services whose calls it takes in their place, and the version that those ask for.
+    replaces: tuple[str, ...] = ()
+    want: str = ""
 
     def method(self, name: str, want: str) -> MethodInfo | None:
         """What is registered of a method, None where that is nothing (then the callee says)."""
@@ -48,13 +51,39 @@ class Picker:
         self._balancer = RoundRobin()
         self._tables: dict[str, Table] = {}
 
-    def look(self, service: str, deadline: float) -> Table:
-        """What is known of a service now. Raises NotFound (no_such_service)."""
+    def look(self, service: str, deadline: float, gen: int = 0) -> Table:
+        """What is known of a service now, or with the route that it had in generation `gen`; where
+        it is replaced, of the service that takes its calls. Raises NotFound (no_such_service)."""
+        table = self._look(service, deadline, gen)
+        if table.info.route is None or not table.info.route.replaced_by:
+            return table
+        return self._replacement(table, deadline, gen)
+
+    def _look(self, service: str, deadline: float, gen: int) -> Table:
         info = self._discovery.service(service, deadline)
+        if gen and not info.routed_at <= gen <= self._discovery.gen:
+            info = self._discovery.as_of(info, gen, deadline)
         table = self._tables.get(service)
         if table is None or table.info is not info:
-            table = self._tables[service] = self._table(info)
+            table = self._table(info)
+            if not gen or info.routed_at <= gen:
+                self._tables[service] = table
         return table
+
+    def _replacement(self, table: Table, deadline: float, gen: int) -> Table:
+        """The table of the service at the end of the replacements. Raises FailedPrecondition
+        (replacement_loop), executed no."""
+        names, want = [table.info.name], ""
+        while table.info.route is not None and table.info.route.replaced_by:
+            name, _, want = table.info.route.replaced_by.partition("@")
+            if name in names:
+                raise FailedPrecondition(
+                    f"services replace each other in a circle: {' -> '.join((*names, name))}",
+                    reason="replacement_loop",
+                )
+            names.append(name)
+            table = self._look(name, deadline, gen)
+        return msgspec.structs.replace(table, replaces=tuple(names[:-1]), want=want)
 
     def look_again(self, table: Table, deadline: float) -> Table | None:
         """The same from the store, where what was known is old; None where it was not."""
@@ -98,7 +127,7 @@ class Picker:
             version, because = choose_version(info, options.want, sticky, method)
             found = candidates(info, version, options.instance)
         fresh = tuple(i for i in found if i.id not in tried) or found
-        reachable = _reachable(fresh, options.transport, self._order, self.host)
+        reachable = _reachable(fresh, options.transport, self._order_of(info), self.host)
         if options.shard:
             instance = by_shard([i for i, _ in reachable], options.shard)
             how = f"shard key {options.shard}"
@@ -121,7 +150,20 @@ class Picker:
         if options.peers:
             return peer(service, method, options, frozenset())
         table = self.look(service, deadline)
-        return self._choose(table.info, method, options, sticky, frozenset())
+        if table.want and not options.want:
+            options = msgspec.structs.replace(options, want=table.want)
+        choice = self._choose(table.info, method, options, sticky, frozenset())
+        if not table.replaces:
+            return choice
+        instead = f"service {table.info.name}: instead of {', '.join(table.replaces)}"
+        return msgspec.structs.replace(choice, why=(instead, *choice.why))
+
+    def _order_of(self, info: ServiceInfo) -> Sequence[str]:
+        """Local, ipc on the same host, then the order that the route gives, else the settings'."""
+        route = info.route
+        if route is None or not route.transports:
+            return self._order
+        return ("local", "ipc", *route.transports, *self._order)
 
     def _table(self, info: ServiceInfo) -> Table:
         interface = info.interface_for()
@@ -137,14 +179,21 @@ class Picker:
         info, found = table.info, []
         for instance in info.live(table.version):
             with contextlib.suppress(FanError):  # it has no such address
-                address = address_of(instance, options.transport, self._order, self.host)
+                address = address_of(instance, options.transport, self._order_of(info), self.host)
                 found.append(Choice(info.name, "", address, table.version, info.gen, instance))
         return tuple(found)
 
 
 def peer(service: str, method: str, options: Options, tried: AbstractSet[str]) -> Choice:
-    """The next of the addresses that the caller named."""
-    fresh = [p for p in options.peers if p not in tried] or list(options.peers)
+    """The next of the addresses that the caller named, of those over the transport that was asked
+    for. Raises Unavailable (unroutable)."""
+    wanted = options.transport
+    named = [p for p in options.peers if wanted in ("", transport_of(Address(p)))]
+    if not named:
+        raise Unavailable(
+            f"no peer answers over {wanted}: {', '.join(options.peers)}", reason="unroutable"
+        )
+    fresh = [p for p in named if p not in tried] or named
     return Choice(service, method, Address(fresh[0]), why=(f"peer asked for: {fresh[0]}",))
 
 

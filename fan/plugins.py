@@ -19,26 +19,38 @@ from fan.model import ALIASES as ALIASES
 from fan.settings import Settings, default_registry, did_you_mean, normal_registry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from importlib.metadata import EntryPoint
 
     from fan.middleware.base import Middleware
     from fan.stores.base import Store
-    from fan.transports.base import Transport
+    from fan.tracers.base import Tracer
+    from fan.transports.base import Ledger, Transport
 
-Kind = Literal["transport", "store"]
+Kind = Literal["transport", "store", "tracer"]
 
 TRANSPORTS = {
     "local": "fan.transports.local:LocalTransport",
     "ipc": "fan.transports.ipc:IpcTransport",
     "http": "fan.transports.http:HttpTransport",
     "amqp": "fan.transports.amqp:AmqpTransport",
+    "database": "fan.transports.database:DatabaseTransport",
 }
 STORES = {
     "memory": "fan.stores.memory:MemoryStore",
     "sqlite": "fan.stores.sqlite:SqliteStore",
 }
-TABLES: dict[Kind, dict[str, str]] = {"transport": TRANSPORTS, "store": STORES}
-GROUPS: dict[Kind, str] = {"transport": "fan.transports", "store": "fan.stores"}
+TRACERS = {
+    "noop": "fan.tracers.noop:NoopTracer",
+    "opentracing": "fan.tracers.opentracing:OpenTracingTracer",
+}
+
+TABLES: dict[Kind, dict[str, str]] = {
+    "transport": TRANSPORTS, "store": STORES, "tracer": TRACERS,
+}  # fmt: skip
+GROUPS: dict[Kind, str] = {
+    "transport": "fan.transports", "store": "fan.stores", "tracer": "fan.tracers",
+}  # fmt: skip
 
 
 class PluginWarning(UserWarning):
@@ -74,6 +86,12 @@ def transport_class(scheme: str) -> type[Transport]:
     return cls
 
 
+def tracer_class(name: str) -> type[Tracer]:
+    """The class of a tracer. Raises as `transport_class` does."""
+    cls: type[Tracer] = _load("tracer", name)
+    return cls
+
+
 def transport_names() -> list[str]:
     """Every transport that is built in or installed, by name."""
     return _names("transport")
@@ -103,15 +121,24 @@ def open_store(url: str, namespace: str, settings: Settings | None = None) -> St
     return made
 
 
-def default_middleware(settings: Settings, *, is_live: bool = True) -> list[Middleware]:
+def default_middleware(
+    settings: Settings,
+    *,
+    is_live: bool = True,
+    metrics: Middleware | None = None,
+    tracer: Tracer | None = None,
+    ledger: Callable[[], Ledger] | None = None,
+) -> list[Middleware]:
     """The layers of an App, outermost first. The order is part of fan's contract:
 
-    - calling: hops, deadline, retry, [the choice of an instance], breaker, bulkhead, [transport];
-      metrics and span will stand between deadline and retry;
-    - serving: hops, deadline, bulkhead, dedupe, logs, [handler].
+    - calling: hops, deadline, metrics, span, retry, [the choice of an instance], breaker, bulkhead,
+      [transport];
+    - serving: hops, deadline, metrics, bulkhead, dedupe, span, logs, [handler].
 
     One list holds both, since a layer without a side costs nothing there. An App that is not
-    `is_live` makes one call and goes: it gets no layers of a server.
+    `is_live` makes one call and goes: it gets no layers of a server. `metrics` counts for all
+    policies, `tracer` is where spans go, `ledger` keeps the answers of `@rpc(dedupe="shared")`;
+    what is None is left out.
     """
     from fan.middleware.breaker import Breaker
     from fan.middleware.bulkhead import ClientBulkhead
@@ -122,30 +149,50 @@ def default_middleware(settings: Settings, *, is_live: bool = True) -> list[Midd
     layers: list[Middleware] = [
         Hops(),
         Deadline(default=settings.timeout),
+    ]
+    if metrics is not None and settings.metrics:
+        layers.append(metrics)
+    if not settings.tracing:
+        tracer = None
+    if tracer is not None:
+        from fan.middleware.span import ClientSpan
+
+        layers.append(ClientSpan(tracer))
+    layers.append(
         Retry(
             retries=settings.retries,
             delay=settings.retry_delay,
             max_delay=settings.retry_max_delay,
             budget=settings.retry_budget,
-        ),
-    ]
+        )
+    )
     if settings.breaker_failures and is_live:
         layers.append(Breaker(failures=settings.breaker_failures, reset=settings.breaker_reset))
     if settings.bulkhead_calls:
         layers.append(ClientBulkhead(settings.bulkhead_calls))
-    return layers + _serving_layers(settings) if is_live else layers
+    if is_live:
+        layers += _serving_layers(settings, tracer, ledger)
+    return layers
 
 
-def _serving_layers(settings: Settings) -> list[Middleware]:
+def _serving_layers(
+    settings: Settings, tracer: Tracer | None, ledger: Callable[[], Ledger] | None
+) -> list[Middleware]:
     from fan.middleware.bulkhead import Bulkhead
     from fan.middleware.dedupe import Dedupe
     from fan.middleware.logs import Logs
 
-    layers: list[Middleware] = [
-        Bulkhead(settings.bulkhead_requests),
-        Dedupe(window=settings.dedupe_window, max_entries=settings.dedupe_entries),
-        Logs(),
-    ]
+    layers: list[Middleware] = []
+    if settings.bulkhead_requests:
+        layers.append(Bulkhead(settings.bulkhead_requests))
+    if settings.dedupe_window:
+        window, entries = settings.dedupe_window, settings.dedupe_entries
+        layers.append(Dedupe(window=window, max_entries=entries, ledger=ledger))
+    if tracer is not None:
+        from fan.middleware.span import ServerSpan
+
+        layers.append(ServerSpan(tracer))
+    layers.append(Logs())
     if settings.access_log:
         from fan.middleware.logs import AccessLog
 

@@ -39,7 +39,7 @@ def choose_version(info: ServiceInfo, want: str, sticky: str, method: str = "") 
     weights = info.route.overrides.get(method) or info.route.versions
     version = by_weight(weights, sticky, info.name)
     share = weights[version] * 100 / WHOLE
-    return version, f"route of generation {info.gen}: {version} has {share:g} %"
+    return version, f"route of generation {info.routed_at}: {version} has {share:g} %"
 
 
 def by_weight(weights: dict[str, int], sticky: str, service: str) -> str:
@@ -121,7 +121,7 @@ def _wanted(info: ServiceInfo, want: str) -> str:
 
     if want == "canary":
         return _canary(info)
-    live = {i.version for i in info.instances if i.state == "up"}
+    live = {i.version for i in info.instances if info.live(i.version)}
     version = best(want, live)
     if version is not None:
         return version
@@ -140,7 +140,7 @@ def _wanted(info: ServiceInfo, want: str) -> str:
 def _highest_live(info: ServiceInfo) -> str:
     from fan.versions import newest_last, parse
 
-    live = {i.version for i in info.instances if i.state == "up"}
+    live = {i.version for i in info.instances if info.live(i.version)}
     final = [v for v in newest_last(live) if not parse(v).is_prerelease]
     if not final:
         what = "only pre-releases are live" if live else "no live instance"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fan.codec import check_baggage
 from fan.context import current, new_id
 from fan.errors import FanError, InvalidArgument
 from fan.hosting import Hosted
@@ -17,6 +18,7 @@ from fan.message import Request, Response
 from fan.middleware.base import Call, CallNext, Middleware, Options, Send, Steps
 from fan.model import Address, Choice, transport_of
 from fan.picker import Table, peer
+from fan.routes import Rule
 from fan.service import check_topic
 from fan.transports.base import Transport
 
@@ -33,6 +35,9 @@ class Sender:
     def __init__(self, app: App, options: Options) -> None:
         self._app = app
         self._options = options
+        #: Whether these options leave the way of a call to the rules of the App.
+        self._is_open = not (options.peers or options.instance) and options.transport == ""
+        self._by_rule: dict[Rule, Options] = {}
         #: Whether these options leave a call to a service of the same App where it is.
         self._may_stay = not (options.peers or options.instance or options.shard) and (
             options.transport in ("", "auto", "local")
@@ -40,12 +45,30 @@ class Sender:
         routing = {"timeout": None, "transport": "", "peers": (), "instance": "", "retries": None}
         #: Whether these options put nothing into a request; those that choose its way do not count.
         self._has_no_fields = msgspec.structs.replace(options, **routing) == Options()
-        self.chain = client_chain(app.middleware, self._pick, self._send)
+        self._chain = client_chain(app.middleware, self._pick, self._send)
+        #: The same with the layers of a policy.
+        self._chains: dict[Any, CallNext] = {}
 
-    def hosted(self, service: str, want: str) -> Hosted | None:
+    def chain_of(self, call: Call) -> CallNext:
+        """The layers that a call goes through."""
+        if not call.policy:
+            return self._chain
+        chain = self._chains.get(call.policy)
+        if chain is None:
+            policies = self._app.policies
+            assert policies is not None  # it made the call's
+            layers = policies.layers(call.policy)
+            chain = self._chains[call.policy] = client_chain(layers, self._pick, self._send)
+        return chain
+
+    def hosted(self, service: str, want: str, method: str = "") -> Hosted | None:
         """The service hosted in this App that a call goes to directly, None where there is none or
-        the options name another place."""
+        the options or a rule name another place."""
         if not self._may_stay or not self._app.dispatcher.hosting:
+            return None
+        book = self._app.routes
+        rule = book.find(service, method) if book is not None and self._is_open else None
+        if rule is not None and (rule.url or rule.type not in ("auto", "local")):
             return None
         return self._app.hosted_for(service, want or self._options.want)
 
@@ -55,6 +78,8 @@ class Sender:
         """A call with its deadline, key and trace. Raises NotFound (no_such_service) and what keeps
         the registry from being read."""
         options, parent, app = self._options, current(), self._app
+        if app.routes is not None:
+            options = self.options_for(service, method)
         if want and want != options.want:
             options = msgspec.structs.replace(options, want=want)
         number = new_id()
@@ -71,14 +96,15 @@ class Sender:
         )
         if parent is None:
             # The root's span needs an id that is unique in its trace: half of the trace's own is.
-            call.traceparent = f"00-{number}-{number[16:]}-00"
+            flags = "01" if app.sample and int(number[:8], 16) < app.sample * 2**32 else "00"
+            call.traceparent = f"00-{number}-{number[16:]}-{flags}"
         else:
             if options.timeout is None and parent.deadline is not None:
                 call.deadline = parent.deadline  # each hop passes on what is left, as locally
             call.parent, call.gen, call.traceparent = parent, parent.gen, parent.traceparent
             call.key = options.key or parent.child_key()
         try:
-            hosted = self.hosted(service, want)
+            hosted = self.hosted(service, want, method) if kind != "event" else None
         except FanError as exc:
             exc.target = call.target
             raise
@@ -93,24 +119,57 @@ class Sender:
         """Read what the registry knows: the service, and what its method says of itself."""
         options = call.options
         try:
-            table = call.table = self._app.picker.look(call.service, call.deadline)
-            info = table.method(call.method, options.want)
+            table = self._look(call)
+            info = table.method(call.method, call.options.want)
         except FanError as exc:
             exc.target = call.target
             raise
+        seconds = None
         if info is not None:
-            call.is_idempotent = info.is_idempotent
-            if info.timeout and options.timeout is None:
-                own = time.monotonic() + info.timeout
-                call.deadline = own if call.parent is None else min(own, call.deadline)
+            call.is_idempotent, seconds = info.is_idempotent, info.timeout
+        policies = self._app.policies
+        call.policy = policies.of(call.service, call.method, table.info) if policies else ()
+        if call.policy:
+            seconds = dict(call.policy).get("timeout", seconds)
+        if seconds and options.timeout is None:
+            own = time.monotonic() + seconds
+            call.deadline = own if call.parent is None else min(own, call.deadline)
+
+    def options_for(self, service: str, method: str) -> Options:
+        """The options of a call, with what a rule of the App says of its way."""
+        book = self._app.routes
+        return self._ruled(book.find(service, method)) if book and self._is_open else self._options
+
+    def _ruled(self, rule: Rule | None) -> Options:
+        """The options with the way that a rule names."""
+        if rule is None:
+            return self._options
+        options = self._by_rule.get(rule)
+        if options is None:
+            peers = (rule.url,) if rule.url else ()
+            options = msgspec.structs.replace(self._options, transport=rule.type, peers=peers)
+            self._by_rule[rule] = options
+        return options
 
     def begin_event(self, topic: str, content_type: str, body: bytes) -> Call:
         """An event about a topic, which goes to a broker and not to a service. Raises ValueError
         for what is no topic."""
         check_topic(topic)
-        call = self.begin("event", "", "", "", content_type, body)
-        call.topic = topic
+        call = self.begin("event", topic, "", "", content_type, body)
+        call.topic, call.service = topic, ""
         return call
+
+    def _look(self, call: Call) -> Table:
+        """What is known of the service as of the generation that the call tree is pinned to; the
+        entry of a tree pins it. A service that is replaced is called in the other's place."""
+        table: Table = self._app.picker.look(call.service, call.deadline, call.gen)
+        call.table = table
+        call.gen = call.gen or self._app.discovery.gen or table.info.gen
+        if table.replaces:
+            call.service = table.info.name
+            if table.want and not call.options.want:
+                call.options = msgspec.structs.replace(call.options, want=table.want)
+        return table
 
     def _pick(self, call: Call, next: CallNext) -> Steps:
         if call.kind == "event":
@@ -154,9 +213,9 @@ class Sender:
         sticky = options.sticky or call.traceparent[3:35]
         table: Table = call.table
         if call.attempt:
-            if not call.gen:
-                self._app.discovery.forget(call.service)  # `retry` found the route stale
-            table = call.table = picker.look(call.service, call.deadline)
+            if not call.gen:  # `retry` found the route stale
+                picker.look_again(table, call.deadline)
+            table = self._look(call)
         find = partial(
             picker.pick_queue if call.kind == "push" else picker.pick,
             method=call.method, options=options, sticky=sticky, tried=call.tried,
@@ -167,6 +226,8 @@ class Sender:
             fresh = picker.look_again(table, call.deadline)  # the watch may be behind
             if fresh is None:
                 raise
+            if fresh.info.routed_at > call.gen:
+                fresh = self._look(call)  # another route is none of this call tree's
             return find(fresh)
 
     def _queued(self, call: Call, transport: Transport) -> Choice:
@@ -244,7 +305,9 @@ class Sender:
             rest["caller"] = options.caller
         if parent is not None:
             rest["tracestate"] = parent.tracestate
-            rest["baggage"] = {**parent.baggage, **options.baggage}
+            rest["baggage"] = baggage = {**parent.baggage, **options.baggage}
+            if baggage:  # its handlers may have added to it
+                check_baggage(baggage)
             rest["principal"] = options.principal or parent.principal
             rest["hops"] = parent.hops + 1
         return rest

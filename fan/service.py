@@ -26,6 +26,8 @@ _SERVICE_NAME = re.compile(rf"{_SEGMENT}(\.{_SEGMENT})*")
 _TOPIC = _SERVICE_NAME
 _METHOD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _MAX_NAME = 255
+# The lifecycle's own, never a caller's.
+_HOOKS = frozenset({"service_start", "service_stop"})
 
 #: Attribute under which `@rpc` leaves its settings on the function.
 _MARK = "__fan_rpc__"
@@ -148,14 +150,16 @@ def _checked_timeout(timeout: float) -> float:
 
 def _mark(fn: Any, options: dict[str, Any]) -> Any:
     if callable(fn):
-        marked = getattr(fn, _MARK, RpcOptions())
-        setattr(fn, _MARK, msgspec.structs.replace(marked, **options))
+        topics = getattr(fn, _MARK, RpcOptions()).topics  # of a `@subscribe` below
+        setattr(fn, _MARK, RpcOptions(topics=topics, **options))
         return fn
     if "raises" in options:
         options["raises"] = tuple(options["raises"])
     marked = RpcOptions(name=fn, **options)
     if marked.timeout is not None:
         _checked_timeout(marked.timeout)
+    if marked.dedupe not in ("memory", "shared"):
+        raise ValueError(f"dedupe is {marked.dedupe!r}, and not 'memory' or 'shared'")
     if fn and not _METHOD_NAME.fullmatch(fn):
         raise ValueError(f"{fn!r} is no method name: letters, digits, '_' and '-', a letter first")
 
@@ -172,13 +176,16 @@ class Service:
 
     `name` may hold dots (or be a list of its parts); `version` is a PEP 440 version; `unique`
     allows one live instance per version; `depend` names the services it needs: `{"hard": ["users"],
-    "soft": {"mail": ">=2"}}`, a plain list meaning any version.
+    "soft": {"mail": ">=2"}}`, a plain list meaning any version. `policy` says how it wants to be
+    called, where that is not as the settings have it: `{"retries": 0, "methods": {"report":
+    {"timeout": 30}}}`.
     """
 
     name: ClassVar[Any] = ""
     version: ClassVar[str] = "0.0.0"
     unique: ClassVar[bool] = False
     depend: ClassVar[Mapping[str, Any]] = {}
+    policy: ClassVar[Mapping[str, Any]] = {}
 
     #: The App that hosts it, set before `service_start`.
     app: Any = None
@@ -255,21 +262,35 @@ def service_name(service: Service | type[Service]) -> str:
 
 def method_names(cls: type[Service]) -> dict[str, str]:
     """Name of each callable method -> the attribute that holds it. The nearest class decides; an
-    override without `@rpc` keeps the method callable."""
+    override without `@rpc` keeps the method callable. Raises ValueError for a method that must not
+    be called from outside, and for two of one name."""
     names: dict[str, str] = {}
     for base in reversed(cls.__mro__):
+        own: dict[str, str] = {}
         for attribute, value in vars(base).items():
-            options = getattr(value, _MARK, None)
-            if options is not None:
-                names[options.name or attribute] = attribute
+            options = _mark_of(value)
+            if options is None:
+                continue
+            name = options.name or attribute
+            if attribute in _HOOKS or not _METHOD_NAME.fullmatch(name):
+                raise ValueError(f"{base.__name__}.{attribute} cannot be called from outside")
+            if own.setdefault(name, attribute) != attribute:
+                raise ValueError(f"{base.__name__} has two methods that are called {name!r}")
+        names.update(own)
     return names
+
+
+def _mark_of(value: Any) -> RpcOptions | None:
+    """What `@rpc` left, above or below a `@staticmethod` or `@classmethod`."""
+    marked = getattr(value, _MARK, None) or getattr(getattr(value, "__func__", None), _MARK, None)
+    return marked if isinstance(marked, RpcOptions) else None
 
 
 def _options(cls: type[Service], attribute: str) -> RpcOptions:
     for base in cls.__mro__:
-        options = getattr(vars(base).get(attribute), _MARK, None)
+        options = _mark_of(vars(base).get(attribute))
         if options is not None:
-            return options  # type: ignore[no-any-return]
+            return options
     return RpcOptions()
 
 

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -78,20 +78,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     breaker_reset: float = 10.0
     #: Calls in flight to one service that a caller allows; 0 is no limit.
     bulkhead_calls: int = 0
-    #: Requests that a server runs at once, of all its services; more are refused.
+    #: Requests of one service that a server runs at once; more are refused; 0 is no limit.
     bulkhead_requests: int = 256
     #: Threads for plain handlers.
     workers: int = 32
-    #: How long the reply of an idempotency key is kept.
+    #: How long the reply of an idempotency key is kept; 0 turns de-duplication off.
     dedupe_window: float = 300.0
     #: Replies that are kept at most.
     dedupe_entries: int = 10_000
     #: `Host` values that the http server answers to besides loopback and where it listens.
     http_hosts: tuple[str, ...] = ()
+    #: Whether calls and requests are counted and timed (`app.metrics`).
+    metrics: bool = True
+    #: Whether spans are recorded, where there is a tracer.
+    tracing: bool = True
+    #: What records spans: noop, opentracing, or a plug-in.
+    tracer: str = "noop"
+    #: Share of the traces begun here whose spans are recorded.
+    sample: float = 1.0
     #: Whether every request leaves a line in the log `fan.access`, at level INFO.
     access_log: bool = False
     #: How long a stop waits for calls in flight.
     drain_timeout: float = 30.0
+    #: What an App does that lost its registration and refuses what is registered now: go on with
+    #: the last good state (stale), or fail what uses it (fail).
+    on_loss: Literal["stale", "fail"] = "stale"
     #: Oldest local snapshot that answers while the registry is down.
     max_stale: float = 3600.0
 
@@ -162,10 +173,10 @@ class _File(msgspec.Struct, frozen=True):
 
 _TYPES: dict[str, Any] = {f.name: f.type for f in msgspec.structs.fields(Settings)}
 #: Fields that take a duration.
-_SECONDS = {name for name, kind in _TYPES.items() if kind is float} - {"retry_budget"}
+_SECONDS = {name for name, kind in _TYPES.items() if kind is float} - {"retry_budget", "sample"}
 #: Fields that 0 makes no sense for.
 _POSITIVE = {
-    "timeout", "workers", "max_body", "bulkhead_requests", "push_timeout", "deliveries", "lease",
+    "timeout", "workers", "max_body", "push_timeout", "deliveries", "lease",
 }  # fmt: skip
 #: Words in a key that a project file may not hold: a checkout is not trusted with them.
 _PRIVATE = re.compile(
@@ -228,6 +239,16 @@ def default_registry(env: Mapping[str, str]) -> str:
     return f"sqlite:{os.path.join(_data_folder(env), 'registry.db')}"
 
 
+def expand(text: str, env: Mapping[str, str] | None = None) -> str:
+    """The text with `{VARIABLE}` replaced from the environment; empty where it is not set. Raises
+    InvalidArgument (bad_setting) for braces that name none."""
+    env = os.environ if env is None else env
+    out = re.sub(r"\{([A-Za-z_][A-Za-z0-9_]*)\}", lambda m: env.get(m[1], ""), text)
+    if "{" in out or "}" in out:
+        raise _bad(f"{text!r} names no environment variable: write {{NAME}}")
+    return out
+
+
 def default_runtime_dir(env: Mapping[str, str]) -> str:
     """`$XDG_RUNTIME_DIR/fan`, or a folder of the user's own in the temp folder."""
     folder = env.get("XDG_RUNTIME_DIR", "")
@@ -239,6 +260,11 @@ def default_runtime_dir(env: Mapping[str, str]) -> str:
 
         temp = tempfile.gettempdir()
     return os.path.join(temp, f"fan-{os.geteuid()}")
+
+
+def config_variables() -> Mapping[str, str]:
+    """The variables of this process, for those that override a service's configs."""
+    return os.environ
 
 
 def _data_folder(env: Mapping[str, str]) -> str:
@@ -336,16 +362,16 @@ def _choose_profile(
     """The profile that was asked for, and its values in each file that has it."""
     by_file = next((file.profile for file in files if file.profile), None)
     asked = name or env.get("FAN_PROFILE", "")
-    where = "flag" if name else "FAN_PROFILE"
+    where = "" if name else "FAN_PROFILE: "
     if not asked and by_file:
-        asked, where = str(by_file.value), by_file.origin
+        asked, where = str(by_file.value), f"{by_file.origin}: "
     if not asked:
         return "", []
     found = [file.profiles[asked] for file in files if asked in file.profiles]
     if not found:
         known = sorted({profile for file in files for profile in file.profiles})
         raise InvalidArgument(
-            f"{where}: there is no profile {asked!r}{did_you_mean(asked, known)}",
+            f"{where}there is no profile {asked!r}{did_you_mean(asked, known)}",
             reason="unknown_profile",
         )
     return asked, found
@@ -366,20 +392,25 @@ def _check_public(key: str, value: Any, origin: str) -> None:
         )
 
 
+def convert_setting(name: str, value: Any, folder: str = "") -> Any:
+    """A value as the field of that name has it: `300ms` is 0.3 seconds, `a, b` a tuple. Raises
+    ValueError for what it cannot be."""
+    if isinstance(value, str):
+        if name in _SECONDS:
+            value = parse_duration(value)
+        elif _TYPES[name] is not str and "tuple" in str(_TYPES[name]):
+            value = tuple(part.strip() for part in value.split(",") if part.strip())
+        elif _TYPES[name] is bool:
+            value = _parse_bool(value)
+    value = msgspec.convert(value, _TYPES[name], strict=not isinstance(value, str))
+    return _checked(name, value, folder)  # msgspec.ValidationError is a ValueError
+
+
 def _convert(name: str, given: _Given) -> Any:
-    """A value of the field's type. Raises InvalidArgument with its origin."""
-    value = given.value
+    """The same of a layer's value. Raises InvalidArgument with its origin."""
     try:
-        if isinstance(value, str):
-            if name in _SECONDS:
-                value = parse_duration(value)
-            elif _TYPES[name] is not str and "tuple" in str(_TYPES[name]):
-                value = tuple(part.strip() for part in value.split(",") if part.strip())
-            elif _TYPES[name] is bool:
-                value = _parse_bool(value)
-        value = msgspec.convert(value, _TYPES[name], strict=not isinstance(value, str))
-        return _checked(name, value, given.folder)
-    except ValueError as exc:  # msgspec.ValidationError is one
+        return convert_setting(name, given.value, given.folder)
+    except ValueError as exc:
         raise _bad(f"{given.origin}: {name}: {exc}") from exc
 
 

@@ -125,6 +125,27 @@ def interface(info: ServiceInfo, want: str) -> Interface:
     return found
 
 
+def method(interface: Interface, name: str) -> MethodInfo:
+    """One method of an interface. Raises Unimplemented (unknown_method)."""
+    found = interface.method(name)
+    if found is None:
+        from fan import Unimplemented
+
+        raise Unimplemented(
+            f"{interface.service} {interface.version} has no method {name}",
+            reason="unknown_method",
+            details={"similar": near(name, [m.name for m in interface.methods])},
+        )
+    return found
+
+
+def near(name: str, known: list[str]) -> list[str]:
+    """The names that are alike, at most three."""
+    from difflib import get_close_matches
+
+    return get_close_matches(name, known, n=3)
+
+
 def interface_text(interface: Interface) -> str:
     """A service for a person: its doc and the signatures of its methods."""
     lines = [f"{interface.service} {interface.version}"]

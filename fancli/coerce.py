@@ -59,6 +59,64 @@ def check(payload: Payload, method: MethodInfo) -> None:
     missing = [name for name, param in params.items() if param.required and name not in given]
     if missing:
         raise _refusal(f"missing: {', '.join(missing)}")
+    positional, named = _schemas(method.params)
+    rest, other = positional.pop("*", {}), named.get("**", {})
+    order = [*positional.items()]
+    for index, value in enumerate(payload.args):
+        name, schema = order[index] if index < len(order) else (f"argument {index + 1}", rest)
+        _refuse_misfit(value, schema, name, method.definitions)
+    for name, value in payload.kwargs.items():
+        _refuse_misfit(value, named.get(name, other), name, method.definitions)
+
+
+def _refuse_misfit(value: Any, schema: Schema, name: str, shared: Schema) -> None:
+    if misfit := _misfit(value, schema, name, shared):
+        raise _refusal(misfit)
+
+
+def _misfit(value: Any, schema: Schema, where: str, shared: Schema) -> str:
+    """What of a JSON value is of another type than its schema's, in words; empty when nothing is.
+    Formats and bounds are the callee's to check."""
+    schema = _resolve(schema, shared)
+    if alternatives := [_resolve(each, shared) for each in schema.get("anyOf", ())]:
+        if any(not _misfit(value, each, where, shared) for each in alternatives):
+            return ""
+        wanted = " or ".join(dict.fromkeys(_describe(each) for each in alternatives))
+        return f"{where}: {_shown(value)} is not {wanted}"
+    types = _types(schema)
+    if types and not types & _types_of(value, schema):
+        return f"{where}: {_shown(value)} is not {_describe(schema)}"
+    if "enum" in schema and value not in schema["enum"]:
+        return f"{where}: {_shown(value)} is not one of {', '.join(map(str, schema['enum']))}"
+    if isinstance(value, dict):
+        properties, others = schema.get("properties") or {}, schema.get("additionalProperties")
+        for name in schema.get("required", ()):
+            if name not in value:
+                return f"{where}[{name}] is missing"
+        other = others if isinstance(others, dict) else {}
+        inner = [(name, item, properties.get(name, other)) for name, item in value.items()]
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        inner = [(str(index), item, schema["items"]) for index, item in enumerate(value)]
+    else:
+        return ""
+    found = (_misfit(item, each, f"{where}[{name}]", shared) for name, item, each in inner)
+    return next(filter(None, found), "")
+
+
+def _types_of(value: Any, schema: Schema) -> set[str]:
+    """The names that JSON Schema has for the type of a value."""
+    if value is None or isinstance(value, bool):
+        return {"null" if value is None else "boolean"}
+    if isinstance(value, (int, float)):
+        whole = {"integer"} if isinstance(value, int) or value.is_integer() else set()
+        return {"number", *whole} | ({"string"} if schema.get("format") == "decimal" else set())
+    names: dict[type[Any], str] = {str: "string", list: "array", dict: "object"}
+    return {names[type(value)]}
+
+
+def _shown(value: Any) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _schemas(params: tuple[Param, ...]) -> tuple[dict[str, Schema], dict[str, Schema]]:

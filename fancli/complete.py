@@ -1,12 +1,15 @@
 """Completion: what may stand next, and how it is told to bash, zsh and fish.
 
-Silent on every error, and it waits at most `PATIENCE` for a registry: a TAB is no place to wait.
+Silent on every error, and it waits at most `PATIENCE` for a registry behind a network: a TAB is no
+place to wait.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fancli import scripts
 
@@ -17,8 +20,13 @@ if TYPE_CHECKING:
     from fan import MethodInfo, ServiceInfo
     from fancli.env import Environment
 
-#: Seconds.
+T = TypeVar("T")
+
+#: Seconds that a registry behind a network is given.
 PATIENCE = 0.15
+#: Seconds for a file. It answers in milliseconds, unless the machine is busy: then a TAB is to be
+#: slow, not silent.
+FILE_PATIENCE = 2.0
 
 
 def answer(instruction: str, env: Environment) -> int:
@@ -193,40 +201,69 @@ def complete_topic(
     return [_item(name) for name in dict.fromkeys(known) if name.startswith(incomplete)]
 
 
+def complete_key(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Configs keys, up to the next slash."""
+    from fan import Configs
+
+    def ask(store: Any, deadline: float) -> list[str]:
+        configs = Configs(lambda: store, live=False)
+        return [entry.key for entry in configs.list(incomplete, deadline=deadline)]
+
+    found = {}
+    for key in _patiently(ctx, ask) or ():
+        here, slash, _ = key[len(incomplete) :].partition("/")
+        found[incomplete + here + slash] = "part" if slash else "plain"
+    return [_item(key, type) for key, type in found.items()]
+
+
 def registered(ctx: click.Context) -> dict[str, ServiceInfo]:
     """The services of the registry in force, by name; none when it does not answer in time."""
+    from fan import Discovery
+
+    def ask(store: Any, deadline: float) -> dict[str, ServiceInfo]:
+        # An App would do, for twice the imports: a TAB is felt.
+        found = Discovery(lambda: store, live=False)
+        return {info.name: info for info in found.services(deadline)}
+
+    return _patiently(ctx, ask) or {}
+
+
+def _patiently(ctx: click.Context, ask: Callable[[Any, float], T]) -> T | None:
+    """What the registry in force answers; None when it does not in time, or not at all."""
     import signal
-    import time
     from types import FrameType
+
+    # Outside of the time that a registry is given: what a busy machine takes for it is no wait.
+    from fan import plugins
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise TimeoutError
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
     try:
-        return _registered(ctx, time.monotonic() + PATIENCE)
+        settings = _settings(ctx)
+        scheme, _, path = settings.registry_url.partition(":")
+        if scheme == "sqlite" and not os.path.exists(path):
+            return None  # a TAB creates no registry
+        patience = FILE_PATIENCE if scheme == "sqlite" else PATIENCE
+        signal.setitimer(signal.ITIMER_REAL, patience)
+        with plugins.open_store(settings.registry_url, settings.namespace, settings) as store:
+            return ask(store, time.monotonic() + patience)
     except Exception:  # noqa: BLE001  whatever a store may raise
-        return {}
+        return None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
-def _registered(ctx: click.Context, deadline: float) -> dict[str, ServiceInfo]:
-    from fan import Discovery, load_settings, plugins
+def _settings(ctx: click.Context) -> Any:
+    from fan import load_settings
 
     flags = {name: ctx.params.get(name) for name in ("namespace", "registry")}
     env: Environment = ctx.obj
-    profile = ctx.params.get("profile") or ""
-    settings = load_settings(flags, env=env.vars, profile=profile).settings
-    scheme, _, path = settings.registry_url.partition(":")
-    if scheme == "sqlite" and not os.path.exists(path):
-        return {}  # a TAB creates no registry
-    # An App would do, for twice the imports: a TAB is felt.
-    with plugins.open_store(settings.registry_url, settings.namespace, settings) as store:
-        found = Discovery(lambda: store, live=False)
-        return {info.name: info for info in found.services(deadline)}
+    return load_settings(flags, env=env.vars, profile=ctx.params.get("profile") or "").settings
 
 
 def _methods(info: ServiceInfo) -> tuple[MethodInfo, ...]:

@@ -34,7 +34,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.OK: "ok; also when it was so already, and for an empty list",
     Exit.BUG: "a bug in fan, or the output could not be written",
     Exit.USAGE: "usage: bad option, target or payload; nothing was sent",
-    Exit.UNRESOLVED: "a name does not resolve: service, method or version",
+    Exit.UNRESOLVED: "a name does not resolve: service, method, version, config or generation",
     Exit.REFUSED: "refused: bad arguments, not allowed, too large, or the application said no",
     Exit.FAILED: "the callee failed",
     Exit.UNAVAILABLE: "nobody could be reached or they are busy; nothing ran, safe to retry",
@@ -51,6 +51,10 @@ MEANINGS: dict[Exit, str] = {
 
 #: Where the reason alone decides, whoever raised it.
 _BY_REASON: dict[tuple[str, str], Exit] = {
+    ("invalid_argument", "bad_address"): Exit.USAGE,
+    ("invalid_argument", "bad_cursor"): Exit.USAGE,
+    ("invalid_argument", "bad_key"): Exit.USAGE,
+    ("invalid_argument", "bad_op"): Exit.USAGE,
     ("invalid_argument", "bad_setting"): Exit.USAGE,
     ("invalid_argument", "bad_version"): Exit.USAGE,
     ("invalid_argument", "unknown_profile"): Exit.USAGE,

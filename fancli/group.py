@@ -30,6 +30,10 @@ COMMANDS: dict[str, Row] = {
     "call": Row("fancli.commands.call:call", "Call a method and print its result."),
     "push": Row("fancli.commands.push:push", "Send a message without waiting for the work."),
     "discover": Row("fancli.commands.discover:discover", "See services, methods and instances."),
+    "config": Row(
+        "fancli.commands.config:config", "See and change the services' configuration."
+    ),
+    "run": Row("fancli.commands.run:run", "Run a program with configs in its environment."),
     "serve": Row("fancli.commands.serve:serve", "Run your services."),
     "demo": Row("fancli.commands.demo:demo", "Run example services, or take a tour."),
     "dev": Row("fancli.commands.dev:dev", "Run private Redis, RabbitMQ and ZooKeeper servers."),
@@ -43,8 +47,7 @@ COMMANDS: dict[str, Row] = {
 #: command.
 COMMON: dict[str, int] = {
     "-n": 1, "--namespace": 1, "--registry": 1, "--profile": 1, "--timeout": 1, "--color": 1,
-    "--json": 0, "-q": 0, "--quiet": 0, "-v": 0, "-vv": 0, "-vvv": 0, "--verbose": 0,
-    "--show-secrets": 0,
+    "--json": 0, "-q": 0, "--quiet": 0, "-v": 0, "--verbose": 0, "--show-secrets": 0,
 }  # fmt: skip
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
@@ -73,9 +76,22 @@ def check_text(args: list[str]) -> None:
 
 
 def wants_json(args: list[str]) -> bool:
-    """Whether a mistake in the command line itself is to be reported as JSON too."""
-    end = args.index("--") if "--" in args else len(args)
-    return "--json" in args[:end]
+    """Whether a mistake in the command line itself is to be reported as JSON too. A key of SHON
+    (`[ --json 1 ]`) is no option."""
+    depth = 0
+    rest = iter(args)
+    for arg in rest:
+        if arg == "--" and not depth:
+            break
+        if arg == "--":
+            next(rest, None)  # a literal of SHON
+        elif arg == "[":
+            depth += 1
+        elif arg == "]":
+            depth = max(0, depth - 1)
+        elif arg == "--json" and not depth:
+            return True
+    return False
 
 
 class Command(click.Command):
@@ -183,15 +199,31 @@ def hoist(args: list[str]) -> list[str]:
     moved: list[str] = []
     here = 0
     while here < len(args) and args[here].startswith("-"):
-        name, has_value, _ = args[here].partition("=")
-        if name not in COMMON:
+        step = _width(args[here])
+        if not step:
             return args
-        step = 1 if has_value or not COMMON[name] else 2
         moved += args[here : here + step]
         here += step
     if here >= len(args):
         return []
     return [args[here], *moved, *args[here + 1 :]]
+
+
+def _width(arg: str) -> int:
+    """How many arguments a common option takes up, itself included; 0 for what is none. Short ones
+    may stand together, with the value of the last: `-qv`, `-vvvv`, `-nblue`."""
+    name, has_value, _ = arg.partition("=")
+    if name in COMMON:
+        return 1 if has_value or not COMMON[name] else 2
+    if arg.startswith("--"):
+        return 0
+    for end, letter in enumerate(arg[1:], 2):
+        values = COMMON.get(f"-{letter}")
+        if values is None:
+            return 0
+        if values:
+            return 1 if arg[end:] else 2
+    return min(1, len(arg) - 1)
 
 
 def quiet_help(option: click.Option | None) -> click.Option | None:

@@ -16,8 +16,9 @@ from fancli.env import Environment
 from fancli.exits import Exit
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived. A BaseException, as KeyboardInterrupt is, so that `finally` runs."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived. A kind of Ctrl-C, so that whatever lets that through, a handler in this
+    very process among it, lets this through too."""
 
 
 def run() -> NoReturn:
@@ -47,10 +48,10 @@ def main(args: Sequence[str] | None = None, env: Environment | None = None) -> i
         # A child of `&` in a script starts with SIGINT ignored. Who sends it all the same means it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         return _run(args, env)
-    except KeyboardInterrupt:
-        return _interrupted(env, "interrupted", Exit.INTERRUPTED)
     except Terminated:
         return _interrupted(env, "terminated", Exit.TERMINATED)
+    except KeyboardInterrupt:
+        return _interrupted(env, "interrupted", Exit.INTERRUPTED)
 
 
 def text_of(args: Sequence[str]) -> list[str]:
@@ -71,21 +72,21 @@ def _run(args: list[str], env: Environment) -> int:
 
     out = Output(env)
     try:
-        return dispatch(args, env)
+        try:
+            return dispatch(args, env)
+        except (StdoutClosed, StdoutFailed):
+            raise
+        except Exception as exc:  # noqa: BLE001  the last resort: one line instead of a traceback
+            if env.is_debug:
+                import traceback
+
+                out.talk("".join(traceback.format_exception(exc)).rstrip())
+            return out.fail(exc)
     except StdoutClosed:
         return _abandon(env, Exit.CLOSED_PIPE)
     except StdoutFailed as exc:
-        out.warn(f"cannot write to stdout: {exc}", is_error=True)
+        out.warn(f"cannot write to {exc.place}: {exc}", is_error=True)
         return _abandon(env, Exit.BUG)
-    except Exception as exc:  # noqa: BLE001  the last resort: one line instead of a traceback
-        if env.is_debug:
-            import traceback
-
-            out.talk("".join(traceback.format_exception(exc)).rstrip())
-        try:
-            return out.fail(exc)
-        except (StdoutClosed, StdoutFailed):
-            return _abandon(env, Exit.CLOSED_PIPE)
 
 
 def _interrupted(env: Environment, reason: str, status: Exit) -> int:

@@ -28,7 +28,12 @@ class StdoutClosed(Exception):
 
 
 class StdoutFailed(Exception):
-    """stdout cannot be written: a full disk, or closed by the shell."""
+    """stdout, or the file that stands for it, cannot be written: a full disk, or closed by the
+    shell."""
+
+    def __init__(self, why: str, place: str = "stdout") -> None:
+        super().__init__(why)
+        self.place = place
 
 
 class Output:
@@ -61,14 +66,14 @@ class Output:
             self.write(line.encode("utf-8", "surrogateescape"))
 
     def json(self, body: bytes) -> None:
-        """A JSON document: on a terminal indented and coloured, else in one line."""
+        """A JSON document: on a terminal indented and coloured, else in one line, which --json
+        leaves without colour whatever is asked for: it is for programs."""
         import msgspec
 
-        if self.env.stdout_is_tty:
-            pretty = msgspec.json.format(body, indent=2).decode()
-            self.text(self._highlight(pretty) if self.env.wants_color(self.env.stdout) else pretty)
-        else:
-            self.text(msgspec.json.format(body, indent=-1).decode())
+        is_tty = self.env.stdout_is_tty
+        text = msgspec.json.format(body, indent=2 if is_tty else -1).decode()
+        has_color = self.env.wants_color(self.env.stdout) and (is_tty or not self.env.is_json)
+        self.text(self._highlight(text) if has_color else text)
 
     def object(self, value: Any) -> None:
         """A value as a JSON document."""

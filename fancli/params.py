@@ -68,6 +68,15 @@ def parse_target(text: str) -> Target:
     return Target(service, method, want.strip())
 
 
+def parse_name(what: str, text: str) -> tuple[str, str]:
+    """`greeter`, `greeter.hello@2`: a dotted name with dots alone, and the version that is wanted,
+    empty for the routed one."""
+    name, at, want = text.partition("@")
+    if at and not want.strip():
+        raise Usage(f"{what} {text!r}: no version behind the @", "greeter.hello@2")
+    return check_name(what, name.replace("::", ".").replace("/", ".")), want.strip()
+
+
 def check_name(what: str, name: str) -> str:
     """A dotted name, as it is. Raises Usage for one that no service can have."""
     if not name:
@@ -221,6 +230,8 @@ def usage_text(exc: click.ClickException) -> tuple[str, str, str]:
         hint = "fan help payload"
     elif not hint and ctx is not None:
         hint = f"{ctx.command_path} --help"
+    if isinstance(exc, click.MissingParameter):
+        message = " ".join(message.split())  # click gives each choice a line of its own
     message = message.strip().rstrip(".")
     return message[:1].lower() + message[1:] if message[:2].istitle() else message, hint, ""
 

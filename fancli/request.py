@@ -15,6 +15,7 @@ from fancli.mask import mask_pairs, mask_url, mask_value
 from fancli.options import Common, add_options
 from fancli.params import (
     Usage,
+    check_name,
     check_peers,
     check_transport,
     parse_baggage,
@@ -26,7 +27,7 @@ from fancli.payload import Payload, lift_shon, read_payload
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fan import App, Choice, Client, MethodInfo
+    from fan import App, Choice, Client, Interface, MethodInfo
     from fancli.tap import Tap
 
 _SHON = "fan.shon"
@@ -123,6 +124,10 @@ class Asking:
             "key": _new_key() if key == "auto" else key,
             "retries": retries,
         }
+        if caller:
+            check_name("--caller", caller)
+        #: What is registered of the service, once `describe` has read it.
+        self.interface: Interface | None = None
         #: What was on the wire, with -vvv.
         self.tap: Tap | None = None
 
@@ -160,14 +165,20 @@ class Asking:
 
             version = versions.best(want, info.interfaces)
             interface = info.interfaces.get(version) if version else interface
+        self.interface = interface
         return interface.method(self.target.method) if interface is not None else None
 
     def arguments(self, method: MethodInfo | None, *, checked: bool = False) -> Payload:
-        """The payload with its text turned into values. Raises InvalidArgument."""
+        """The payload with its text turned into values; `checked` refuses here what the callee
+        would. Raises InvalidArgument, Unimplemented (unknown_method)."""
         self.env.is_untyped = method is None
         payload = coerce(self.payload, method)
         if checked and method is not None:
             check(payload, method)
+        elif checked and self.interface is not None:
+            from fancli import catalog
+
+            catalog.method(self.interface, self.target.method)
         return payload
 
     def choice(self, client: Client) -> Choice | None:

@@ -28,6 +28,7 @@ FAN_NAMESPACE    registry namespace
 FAN_PROFILE      profile of the settings
 FAN_TIMEOUT      whole budget of a call: 300ms, 5s, 2m
 FAN_...          every setting of `fan settings show`, in capitals
+FAN_CONFIG_...   overrides a config in code: FAN_CONFIG_ORDERS_THEME for orders/theme
 FAN_DEBUG        1 shows tracebacks
 NO_COLOR FORCE_COLOR TERM=dumb COLUMNS    as everywhere
 

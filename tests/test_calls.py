@@ -118,10 +118,16 @@ def test_a_method_has_some_time(timeout: float) -> None:
 
 def test_an_async_method_of_the_same_app_ends_at_the_deadline(app: App, desk: Desk) -> None:
     with pytest.raises(DeadlineExceeded) as caught:
-        app.using(timeout=0.05).call("desk.hold")
+        app.using(timeout=0.3).call("desk.hold")
     assert caught.value.executed == "maybe"
     assert caught.value.target == "desk.hold"
     assert desk.closed.wait(BOUND)
+
+
+def test_a_call_without_time_is_the_callers_own_time_out(app: App) -> None:
+    with pytest.raises(DeadlineExceeded) as caught:
+        app.using(timeout=0).call("desk.hold")
+    assert (caught.value.reason, caught.value.executed) == ("client_timer", "no")
 
 
 def test_a_call_that_would_wait_for_its_own_loop_is_refused(app: App) -> None:
@@ -145,6 +151,17 @@ def test_a_stream_given_up_between_two_items_is_closed(app: App, desk: Desk) -> 
     asyncio.run(read())
     assert desk.closed.wait(BOUND)
     assert app.dispatcher.wait_idle(BOUND)
+
+
+def test_a_stream_that_outlives_its_app_is_closed_all_the_same(app: App, desk: Desk) -> None:
+    async def read() -> None:
+        items: AsyncIterator[Any] = app.astream("desk.drip")
+        assert await anext(items) == 1
+        app.close()
+        await items.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(read())
+    assert desk.closed.is_set()
 
 
 class Two(Service):

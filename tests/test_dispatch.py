@@ -509,6 +509,12 @@ def test_cancelling_the_answer_cancels_an_async_handler(dispatcher: Dispatcher, 
     assert dispatcher.wait_idle(BOUND)
 
 
+def test_an_envelope_of_another_version_is_refused(dispatcher: Dispatcher, desk: Desk) -> None:
+    answer = answered(dispatcher(request("echo", [1], v=2)))
+    assert (answer.code, answer.reason, answer.executed) == ("invalid_argument", "malformed", "no")
+    assert "version 2" in answer.message
+
+
 def test_a_request_that_is_too_late_never_runs(dispatcher: Dispatcher, desk: Desk) -> None:
     response = answered(dispatcher(request("add", [1], deadline_ms=1)))
     assert (response.code, response.reason, response.executed) == (

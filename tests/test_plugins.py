@@ -100,7 +100,7 @@ def test_a_built_in_name_cannot_be_taken_over(installed: None) -> None:
 
 def test_every_built_in_plugin_can_be_loaded() -> None:
     rows = [row for row in listing() if row.origin == "built-in"]
-    assert {row.name for row in rows} == {*plugins.TRANSPORTS, *plugins.STORES}
+    assert {row.name for row in rows} == {*plugins.TRANSPORTS, *plugins.STORES, *plugins.TRACERS}
     assert [row for row in rows if not row.is_ok] == []
 
 

@@ -175,6 +175,59 @@ def test_a_version_that_is_none_is_refused(version: Any) -> None:
         interface_of(cls())
 
 
+@pytest.mark.parametrize("name", ["_private", "__init__", "service_start", "service_stop"])
+def test_a_private_method_or_a_hook_cannot_be_marked(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        method_table(type("Named", (Service,), {"name": "named", name: rpc(_nothing)})())
+    with pytest.raises(ValueError, match="service_stop"):
+        method_table(type("Named", (Service,), {"service_stop": rpc("end")(_nothing)})())
+
+
+def _nothing(self: Any) -> None:
+    """What a method of a class made by hand does."""
+
+
+def test_two_methods_of_one_class_cannot_share_a_name() -> None:
+    class Twins(Service):
+        @rpc("same")
+        def one(self) -> int:
+            return 1
+
+        @rpc("same")
+        def other(self) -> int:
+            return 2
+
+    with pytest.raises(ValueError, match="two methods that are called 'same'"):
+        method_table(Twins())
+
+
+def test_static_and_class_methods_are_callable() -> None:
+    class Tools(Service):
+        @staticmethod
+        @rpc
+        def below(n: int) -> int:
+            return n
+
+        @rpc
+        @staticmethod
+        def above(n: int) -> int:
+            return n
+
+        @classmethod
+        @rpc
+        def of_class(cls, n: int) -> str:
+            return f"{cls.__name__} {n}"
+
+    table = method_table(Tools())
+    assert [table[name].fn(1) for name in ("below", "above")] == [1, 1]
+    assert table["of_class"].fn(1) == "Tools 1"
+
+
+def test_a_place_for_replies_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="disk"):
+        rpc(dedupe="disk")
+
+
 def test_methods_called_log_and_name_can_be_declared() -> None:
     class Awkward(Service):
         name = "awkward"
@@ -208,6 +261,28 @@ def test_a_dependency_of_an_unknown_strength_is_refused() -> None:
     cls = type("Named", (Service,), {"name": "named", "depend": {"firm": ["users"]}})
     with pytest.raises(ValueError, match="firm"):
         interface_of(cls())
+
+
+@pytest.mark.parametrize(
+    "depend",
+    [
+        "users",
+        {"hard": "users"},
+        {"hard": 1},
+        {"soft": {"mail": "banana"}},
+        {"soft": {"mail": 2}},
+        {"soft": [2]},
+    ],
+)
+def test_a_dependency_that_makes_no_sense_is_refused(depend: Any) -> None:
+    cls = type("Named", (Service,), {"name": "named", "depend": depend})
+    with pytest.raises(ValueError, match="named: depend"):
+        interface_of(cls())
+
+
+def test_a_plain_list_of_dependencies_is_hard() -> None:
+    cls = type("Named", (Service,), {"name": "named", "depend": ["users"]})
+    assert interface_of(cls()).depend == {"hard": {"users": ""}}
 
 
 def test_the_interface_has_the_schema_of_each_parameter() -> None:

@@ -61,7 +61,7 @@ PROGRAM = names(
 #: To find a service in the registry.
 LOOK_UP = names(
     """
-    fan fan.discovery fan.errors fan.message fan.model fan.names fan.plugins fan.settings
+    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins fan.settings
     fan.sqlite fan.sqlite.channel fan.sqlite.errors fan.sqlite.kind fan.sqlite.locks
     fan.sqlite.schema fan.stores fan.stores.base fan.stores.rules fan.stores.sqlite
     fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.coerce fancli.commands
@@ -72,10 +72,12 @@ LOOK_UP = names(
 #: To call it.
 CALL = names(
     """
-    fan.app fan.balancer fan.client fan.codec fan.context fan.dispatch fan.drivers
-    fan.endpoint fan.exchange fan.failures fan.hosting fan.local fan.middleware
-    fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead fan.middleware.deadline
-    fan.middleware.hops fan.middleware.retry fan.picker fan.routing fan.runner fan.sending
+    fan.app fan.balancer fan.client fan.policies fan.routes fan.codec
+    fan.context
+    fan.dispatch fan.drivers fan.endpoint fan.exchange fan.failures fan.hosting fan.local
+    fan.middleware fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead
+    fan.middleware.deadline fan.middleware.hops fan.middleware.retry fan.picker fan.routing
+    fan.runner fan.sending
     fan.service fan.signature fan.transports fan.transports.base
     """
 )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
+from fan.codec import check_baggage, user_headers
 from fan.context import Context
 from fan.errors import InvalidArgument
 from fan.message import Request, Response
@@ -53,10 +54,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ttl: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises InvalidArgument for a time that is none."""
+        """Names of headers get lower case. Raises InvalidArgument for a time that is none, and for
+        headers and baggage that cannot be sent."""
         for name, value in (("timeout", self.timeout), ("ttl", self.ttl)):
             if value is not None and not (type(value) in (int, float) and value == value):
                 raise InvalidArgument(f"{name} is {value!r}: it has to be a number of seconds")
+        if self.headers:
+            msgspec.structs.force_setattr(self, "headers", user_headers(self.headers))
+        if self.baggage:
+            check_baggage(self.baggage)
 
     def seconds(self, default: float) -> float:
         """The time of a call, `default` where these do not say; 0 is no time at all."""
@@ -96,6 +102,8 @@ class Call(msgspec.Struct, kw_only=True):
     table: Any = None
     #: Instance id in the caller's own App, for what is called there.
     hosted: str = ""
+    #: What its policy has differ from the settings, as `policies.Overrides`.
+    policy: tuple[tuple[str, Any], ...] = ()
     #: The rest of an opened stream.
     chunks: Any = None
     #: Instances that failed an earlier attempt; picked again only when there is nobody else.

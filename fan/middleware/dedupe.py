@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import threading
 import time
+import zlib
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from fan.errors import CLASSES, NO, Aborted, FanError, InvalidArgument, RemoteError
 from fan.message import Request, Response
 from fan.middleware.base import Inbound, InboundNext, Middleware, Sleep, Steps
+from fan.middleware.dedupe_shared import SharedAnswers
+
+if TYPE_CHECKING:
+    from fan.transports.base import Ledger
 
 #: Seconds for which an answer is remembered.
 WINDOW = 300.0
@@ -39,7 +44,8 @@ class Dedupe(Middleware):
     are pushes, which a queue redelivers under the same id.) A success is remembered, and a failure
     that ran, unless the method is idempotent or it was a push: those may run again. A duplicate
     waits for a first one that is still running. The window counts from the answer, and asking again
-    does not extend it.
+    does not extend it. With a `ledger`, methods with `dedupe="shared"` have their answers kept
+    there, for all processes.
     """
 
     def __init__(
@@ -49,11 +55,13 @@ class Dedupe(Middleware):
         max_entries: int = MAX_ENTRIES,
         max_bytes: int = MAX_BYTES,
         clock: Callable[[], float] = time.monotonic,
+        ledger: Callable[[], Ledger] | None = None,
     ) -> None:
         self.window = window
         self.max_entries = max_entries
         self.max_bytes = max_bytes
         self._clock = clock
+        self._shared = SharedAnswers(ledger, window) if ledger is not None else None
         #: Oldest first, which is also the order in which they expire.
         self._answers: dict[Key, _Answer] = {}
         self._bytes = 0
@@ -65,7 +73,11 @@ class Dedupe(Middleware):
         one, and InvalidArgument(key_reused) when the key comes again with other arguments."""
         request = inbound.request
         key = _key_of(request)
-        return next(inbound) if key is None else self._once(key, inbound, next)
+        if key is None:
+            return next(inbound)
+        if inbound.dedupe == "shared" and self._shared is not None:
+            return self._shared.once(key, inbound, next)
+        return self._once(key, inbound, next)
 
     def _once(self, key: Key, inbound: Inbound, next: InboundNext) -> Steps:
         request = inbound.request
@@ -190,5 +202,5 @@ def _key_of(request: Request) -> Key | None:
     # in another order, so there the arguments are a part of the identity instead of a reason to
     # refuse.
     is_numbered = key.rpartition("/")[2].isdigit() and "/" in key
-    body = hash(request.body) if is_numbered else 0
+    body = zlib.crc32(request.body) if is_numbered else 0  # the same in every process
     return (request.principal, request.service, request.method, key, body)

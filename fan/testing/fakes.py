@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from fan.codec import encode_result
 from fan.errors import FanError
 from fan.message import Request, Response
 from fan.model import Address
+from fan.tracers.base import Tracer
 from fan.transports.base import Handler, Listener, Served, Subscription, Transport
 
 
@@ -99,6 +101,51 @@ class RecordingTransport(Transport):
         self.requests.append(request)
         self.addresses.append(address)
         return self._answer(request)
+
+
+class Recorded(msgspec.Struct, kw_only=True):
+    """One span of a `RecordingTracer`. `seconds` and `error` are there once it ended."""
+
+    name: str
+    kind: str
+    trace_id: str
+    span_id: str
+    #: Empty at the root of the trace.
+    parent_id: str
+    tags: dict[str, Any]
+    seconds: float | None = None
+    error: BaseException | None = None
+
+
+class RecordingTracer(Tracer):
+    """Keeps every span, in the order in which they began: `fan.App(tracer=RecordingTracer())`."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.spans: list[Recorded] = []
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"<RecordingTracer spans={len(self.spans)}>"
+
+    def start(
+        self, name: str, traceparent: str, parent: str, kind: str, tags: dict[str, Any]
+    ) -> tuple[Recorded, float]:
+        """Keep a span."""
+        span = Recorded(
+            name=name, kind=kind, trace_id=traceparent[3:35], span_id=traceparent[36:52],
+            parent_id=parent[36:52], tags=tags,
+        )  # fmt: skip
+        self.spans.append(span)
+        return span, self._clock()
+
+    def finish(self, span: tuple[Recorded, float], error: BaseException | None) -> None:
+        """Note how it ended."""
+        recorded, begun = span
+        recorded.error = error
+        recorded.seconds = self._clock() - begun
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Nothing is pending."""
 
 
 class FakeBroker(Transport):

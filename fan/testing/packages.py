@@ -36,7 +36,7 @@ def install(products: Sequence[str], policy: str = POLICY) -> str:
         return problem
     packages = [package for product in products for package in PACKAGES[product]]
     command = ["install", "-y", "--no-install-recommends", *packages]
-    with _services_not_started(policy):
+    with services_not_started(policy):
         said = _apt_get(*command)
         if said:  # a list of packages that is missing, or too old
             said = _apt_get("update") or _apt_get(*command)
@@ -68,7 +68,7 @@ def _apt_get(*args: str) -> str:
 
 
 @contextmanager
-def _services_not_started(policy: str) -> Iterator[None]:
+def services_not_started(policy: str) -> Iterator[None]:
     """A package's own service is not started, where the machine does not forbid it already."""
     if os.path.exists(policy):
         yield

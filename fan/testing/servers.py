@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from shutil import which
 from typing import Any, Protocol, Self, TypeVar
 
 import pytest
@@ -94,6 +95,8 @@ def pytest_configure(config: pytest.Config) -> None:
         must_have=os.environ.get("CI", "").lower() in ("1", "true", "yes"),
         given=given,
     )
+    for name in PRODUCTS:
+        config.addinivalue_line("markers", f"{name}: needs a {name} server, which the test starts")
 
 
 @pytest.hookimpl(trylast=True)
@@ -103,7 +106,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not run.may_install or session.config.option.collectonly:
         return
     wanted = {name for item in session.items for name in _products_of(item)}
-    lacking = [name for name, cls in PRODUCTS.items() if name in wanted and cls.missing()]
+    lacking = [name for name in PRODUCTS if name in wanted and _is_lacking(name)]
     if not lacking:
         return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
@@ -221,6 +224,11 @@ def _problem(run: _Run, name: str) -> str:
     if name in run.problems:
         said = f"{PRODUCTS[name].missing()}. {run.problems[name]}"
     return f"{said}; or name a server in {VARIABLES[name]}"
+
+
+def _is_lacking(name: str) -> bool:
+    """Whether to install it; a Redis proper also where Valkey's wheel would do."""
+    return bool(PRODUCTS[name].missing()) or (name == "redis" and not which("redis-server"))
 
 
 def _products_of(item: pytest.Item) -> Iterator[str]:

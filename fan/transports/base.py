@@ -232,6 +232,11 @@ class Transport(ABC):
     def close(self) -> None:
         """Release every connection and thread. Twice does no harm."""
 
+    def abandon(self) -> None:  # noqa: B027  nothing is inherited where there are no connections
+        """In a forked child, where the parent's threads are not there and its locks may be held:
+        let go of the connections that were inherited, so that the peers do not notice. It is not
+        used again."""
+
 
 def deadline_of(request: Request) -> float:
     """The point of `time.monotonic()` at which `request`, sent now, is over."""

@@ -257,6 +257,10 @@ class HttpTransport(Transport):
         if self._proxied is not None:
             self._proxied.close()
 
+    def abandon(self) -> None:
+        """Drop our copies of the parent's connections."""
+        self._links.close()
+
 
 class Flight:
     """One exchange as seen by whoever cancels or times it."""

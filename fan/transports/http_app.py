@@ -7,8 +7,10 @@ requests are fan's at all, `http_wire` has the form of what is answered.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -18,7 +20,7 @@ from fan.message import MAX_BODY, Request, Response
 from fan.transports import http_wire as wire
 from fan.transports.base import Handler, Stream
 from fan.transports.http_gate import Gate, Refused
-from fan.transports.http_workers import Post, Workers, from_thread
+from fan.transports.http_workers import Overdue, Post, Workers, from_thread
 
 if TYPE_CHECKING:
     from fan.settings import Settings
@@ -28,6 +30,10 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 #: Seconds after which a call is worth watching for its caller to go away; most are over by then.
 WATCH_AFTER: Final = 0.02
+#: Seconds after its deadline at which a request is answered that is not done. A caller of ours has
+#: a timer of its own, and goes before that; curl has none for what it asked for.
+GRACE: Final = 0.1
+FOREIGN_GRACE: Final = 0.01
 
 
 class Application:
@@ -108,7 +114,7 @@ class Application:
                 answer = await self._ask(request, arrived, caller)
             if isinstance(answer, Stream):
                 caller.watch()
-                await self._stream(answer, caller, send)
+                await self._stream(request, answer, caller, send)
             else:
                 status = 202 if request.kind == "push" and answer.code == "ok" else 0
                 await self._reply(send, answer, status)
@@ -120,10 +126,13 @@ class Application:
         if self._workers.queued > self._max_queued > 0:
             raise ResourceExhausted("too many requests wait for a thread", reason="bulkhead_full")
 
+        has_begun = False
+
         def work(post: Post) -> None:
-            answer: Any = self._handler(
-                _aged(request, arrived), is_cancelled=caller.has_left, peer=""
-            )
+            nonlocal has_begun
+            aged = _aged(request, arrived)
+            has_begun = True
+            answer: Any = self._handler(aged, is_cancelled=caller.has_left, peer="")
             if isinstance(answer, Response | Stream):
                 post(answer)
             else:
@@ -131,8 +140,11 @@ class Application:
                 answer.add_done_callback(lambda done: post(*_outcome(done)))
 
         watching = asyncio.get_running_loop().call_later(WATCH_AFTER, caller.watch)
+        left = arrived + _patience(request) - time.monotonic()
         try:
-            answered: Response | Stream = await from_thread(self._workers, work)
+            answered: Response | Stream = await from_thread(self._workers, work, left, self._drop)
+        except Overdue:
+            raise _overdue(request, has_begun) from None
         except FanError:
             raise
         except Exception as exc:
@@ -155,11 +167,12 @@ class Application:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _stream(self, stream: Stream, caller: _Caller, send: Send) -> None:
+    async def _stream(self, request: Request, stream: Stream, caller: _Caller, send: Send) -> None:
         """Send the chunks. The next is asked for when uvicorn has room, so a slow reader stops the
         generator; a failure before the first chunk is a plain error."""
+        reading = _Reading(stream)
         try:
-            chunk = await self._next(stream)
+            chunk = await self._next(request, reading)
             if chunk is not None and chunk.kind == "end" and chunk.code != "ok":
                 await self._reply(send, chunk)
                 return
@@ -173,16 +186,54 @@ class Application:
                 await send({"type": "http.response.body", "body": line, "more_body": True})
                 if is_end:
                     break
-                chunk = await self._next(stream)
+                chunk = await self._next(request, reading)
             await send({"type": "http.response.body", "body": b""})
         finally:
-            self._workers.run(stream.close)
+            self._drop(reading)
 
-    async def _next(self, stream: Stream) -> Response | None:
-        chunk: Response | None = await from_thread(
-            self._workers, lambda post: post(next(stream.chunks, None))
-        )
+    async def _next(self, request: Request, reading: _Reading) -> Response | None:
+        """The next chunk, or an end that says that there was none in time."""
+        try:
+            chunk: Response | None = await from_thread(
+                self._workers, lambda post: post(reading.next()), _patience(request)
+            )
+        except Overdue:
+            end = _refusal(_overdue(request, has_begun=True), request)
+            return msgspec.structs.replace(end, kind="end")
         return chunk
+
+    def _drop(self, answer: Any) -> None:
+        """End a stream that nobody reads."""
+        if isinstance(answer, Stream | _Reading):
+            with suppress(RuntimeError):  # the threads have ended
+                self._workers.run(answer.close)
+
+
+class _Reading:
+    """A stream whose generator is closed by whoever leaves it last: Python closes none in which a
+    thread is."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._is_over = False
+
+    def next(self) -> Response | None:
+        """The next chunk."""
+        with self._lock:
+            chunk = next(self._stream.chunks, None)
+        if self._is_over:
+            self.close()
+        return chunk
+
+    def close(self) -> None:
+        """Close the generator, or have it closed once `next` is out of it."""
+        self._is_over = True
+        if self._lock.acquire(blocking=False):
+            try:
+                self._stream.close()
+            finally:
+                self._lock.release()
 
 
 class _Caller:
@@ -229,6 +280,18 @@ def _aged(request: Request, arrived: float) -> Request:
     if not waited_ms:
         return request
     return msgspec.structs.replace(request, timeout_ms=request.timeout_ms - waited_ms)
+
+
+def _patience(request: Request) -> float:
+    """Seconds after which a request is answered, whatever its handler does."""
+    return request.timeout_ms / 1000 + (GRACE if request.caller else FOREIGN_GRACE)
+
+
+def _overdue(request: Request, has_begun: bool) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"{request.service}.{request.method} did not end within {request.timeout_ms} ms",
+        reason="server_timer" if has_begun else "expired_in_queue",
+    )
 
 
 def _outcome(done: Any) -> tuple[Any, BaseException | None]:

@@ -81,7 +81,8 @@ def origin_of(address: Address) -> Origin:
     is_port = port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536
     if not found or not bare or not is_port or re.search(r"[^!-~]|[@?#]", rest):
         raise InvalidArgument(
-            f"{address.url!r} is no address of an http server: http://HOST:PORT", reason="malformed"
+            f"{address.url!r} is no address of an http server: http://HOST:PORT",
+            reason="bad_address",
         )
     return Origin(scheme, bare, int(port), authority, (slash + path).rstrip("/"))
 

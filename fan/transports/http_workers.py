@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -84,8 +83,18 @@ class Post(Protocol):
     def __call__(self, result: Any, exc: BaseException | None = None) -> None: ...
 
 
-async def from_thread(workers: Workers, work: Callable[[Post], None]) -> Any:
-    """What `work`, run in a thread, posts. It may return before that: no thread is held then."""
+class Overdue(Exception):
+    """The work did not post in its time."""
+
+
+async def from_thread(
+    workers: Workers,
+    work: Callable[[Post], None],
+    seconds: float,
+    unwanted: Callable[[Any], object] = lambda _: None,
+) -> Any:
+    """What `work`, run in a thread, posts. It may return before that: no thread is held then.
+    Raises Overdue after `seconds`; a result for which nobody waits any more goes to `unwanted`."""
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -93,15 +102,21 @@ async def from_thread(workers: Workers, work: Callable[[Post], None]) -> Any:
 
     def settle(result: Any, exc: BaseException | None) -> None:
         if posted.done():
-            return
-        if exc is None:
+            unwanted(result)
+        elif exc is None:
             posted.set_result(result)
         else:
             posted.set_exception(exc)
 
+    def expire() -> None:
+        if not posted.done():
+            posted.set_exception(Overdue())
+
     def post(result: Any, exc: BaseException | None = None) -> None:
-        with suppress(RuntimeError):  # the loop has ended: nobody waits
+        try:
             loop.call_soon_threadsafe(settle, result, exc)
+        except RuntimeError:  # the loop has ended
+            unwanted(result)
 
     def job() -> None:
         try:
@@ -110,4 +125,8 @@ async def from_thread(workers: Workers, work: Callable[[Post], None]) -> Any:
             post(None, exc)
 
     workers.run(job)
-    return await posted
+    timer = loop.call_later(seconds, expire)
+    try:
+        return await posted
+    finally:
+        timer.cancel()

@@ -90,6 +90,9 @@ class IpcTransport(Transport):
         if shared is not None:
             shared.close()
 
+    def abandon(self) -> None:
+        self.close()  # which tells from the process id that nothing is ours
+
     def __repr__(self) -> str:
         state = "closed" if self._pool.is_closed else f"{self._pool.count()} idle connections"
         return f"<IpcTransport {state}>"
@@ -125,5 +128,5 @@ def path_of(address: Address) -> str:
 def _unknown_address(address: Address) -> InvalidArgument:
     return InvalidArgument(
         f"{address.url!r} is no address of the ipc transport; write unix:///path/to.sock",
-        reason="malformed",
+        reason="bad_address",
     )

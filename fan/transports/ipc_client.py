@@ -4,8 +4,10 @@ socket I/O."""
 from __future__ import annotations
 
 import _socket
+import contextlib
 import os
 import select
+import threading
 import time
 from collections.abc import Iterator
 
@@ -107,6 +109,8 @@ class Pool:
     def __init__(self, max_body: int) -> None:
         self.max_body = max_body
         self._idle: dict[str, list[Exclusive]] = {}
+        #: Held by whoever adds to a list or takes one away; `open` takes out of them without.
+        self._lock = threading.Lock()
         self.pid = os.getpid()
         self.is_closed = False
 
@@ -152,44 +156,54 @@ class Pool:
 
     def release(self, connection: Exclusive) -> None:
         """Keep a connection whose call is over for the next one."""
-        idle = self._idle.get(connection.path)
-        if idle is None:
-            idle = self._idle.setdefault(connection.path, [])
-        if not connection.is_reusable or len(idle) >= MAX_IDLE or self.is_closed:
+        if not (connection.is_reusable and self._keep(connection)):
             connection.wire.close()
-            return
-        idle.append(connection)
-        if self._was_closed():
-            self.close()
+
+    def _keep(self, connection: Exclusive) -> bool:
+        """Put it with the idle ones; False when there are enough, or the pool is closed."""
+        with self._lock:  # a list that `sweep` or `close` took away meanwhile would lose it
+            if self.is_closed:
+                return False
+            idle = self._idle.get(connection.path)
+            if idle is None:
+                idle = self._idle[connection.path] = []
+            if len(idle) >= MAX_IDLE:
+                return False
+            idle.append(connection)
+        return True
 
     def sweep(self) -> None:
         """Close idle connections whose server is gone; called at a dial, which is rare."""
-        for path, idle in list(self._idle.items()):
-            for connection in list(idle):
-                try:
-                    idle.remove(connection)
-                except ValueError:  # in use by now
-                    continue
-                if connection.is_stale():
-                    connection.wire.close()
-                else:
-                    idle.insert(0, connection)
-            if not idle:
-                self._idle.pop(path, None)
+        stale = []
+        with self._lock:
+            for path, idle in list(self._idle.items()):
+                for connection in list(idle):
+                    try:
+                        idle.remove(connection)
+                    except ValueError:  # in use by now
+                        continue
+                    if connection.is_stale():
+                        stale.append(connection)
+                    else:
+                        idle.append(connection)  # after all of them the order is as before
+                if not idle:
+                    del self._idle[path]
+        for connection in stale:
+            connection.wire.close()
 
     def close(self) -> None:
         """Close all that is idle; what is in use closes when it comes back."""
         self.is_closed = True
         is_ours = self.pid == os.getpid()
-        for idle in list(self._idle.values()):
+        # In a forked child, who held the lock at the fork is not there to release it.
+        with self._lock if is_ours else contextlib.nullcontext():
+            lists, self._idle = list(self._idle.values()), {}
+        for idle in lists:
             while idle:
                 try:
                     idle.pop().wire.close(is_ours=is_ours)
-                except IndexError:
+                except IndexError:  # another thread was quicker
                     break
-
-    def _was_closed(self) -> bool:
-        return self.is_closed  # by another thread, meanwhile
 
     def count(self) -> int:
         """Idle connections."""
@@ -270,7 +284,7 @@ def connect(path: str, deadline: float, timeout_ms: int) -> _socket.socket:
         except BlockingIOError:  # the listener's queue is full
             sock.close()
             time.sleep(_RETRY)
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # the latter for a path that is none
             sock.close()
             raise refused(path, exc) from exc
         except BaseException:

@@ -43,14 +43,14 @@ def draining(path: str) -> Unavailable:
     return Unavailable(f"the server at {path} is stopping", reason="draining")
 
 
-def refused(path: str, exc: OSError) -> Unavailable:
+def refused(path: str, exc: OSError | ValueError) -> Unavailable:
     """The error for a socket that cannot be connected to."""
     if isinstance(exc, FileNotFoundError):
         why = "there is no such socket"
     elif isinstance(exc, ConnectionRefusedError):
         why = "nobody listens there"
     else:
-        why = exc.strerror or str(exc)
+        why = getattr(exc, "strerror", None) or str(exc)
     return Unavailable(f"cannot connect to {path}: {why}", reason="connect_failed")
 
 

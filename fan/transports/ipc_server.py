@@ -41,6 +41,8 @@ class UnixListener(Listener):
         self._sock = sock
         self._inode = os.stat(path).st_ino
         self._sessions: dict[Session, threading.Thread] = {}
+        #: Connections whose peer has not said hello yet.
+        self._greeting: dict[socket.socket, threading.Thread] = {}
         self._changed = threading.Condition()
         self._is_closed = False
         self._stopping = threading.Event()
@@ -67,11 +69,13 @@ class UnixListener(Listener):
             self._sock.shutdown(socket.SHUT_RDWR)
         self._acceptor.join(1.0)
         self._sock.close()
-        sessions = list(self._sessions.items())
-        for session, _ in sessions:
+        threads = [*self._greeting.values(), *self._sessions.values()]
+        for sock in list(self._greeting):
+            hang_up(sock)
+        for session in list(self._sessions):
             session.hang_up()
         until = time.monotonic() + 1.0
-        for _, thread in sessions:  # one whose handler still runs ends when that returns
+        for thread in threads:  # one whose handler still runs ends when that returns
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until - time.monotonic()))
         self.workers.close()
@@ -125,18 +129,22 @@ class UnixListener(Listener):
 
     def _serve(self, sock: socket.socket) -> None:
         session = None
+        self._greeting[sock] = threading.current_thread()
         try:
-            session = self._greet(sock)
-            self._sessions[session] = threading.current_thread()
-            if self.is_draining:  # `drain` may have looked before this session was there
-                session.go_away()
-            if not self._stopping.is_set():
-                session.run()
+            if not self._stopping.is_set():  # `close` may have looked before this was there
+                session = self._greet(sock)
+                self._sessions[session] = threading.current_thread()
+                self._greeting.pop(sock)
+                if self.is_draining:  # `drain` may have looked before this session was there
+                    session.go_away()
+                if not self._stopping.is_set():
+                    session.run()
         except (Gone, Late, Garbage, OSError):
             pass
         finally:
             if session is None:
                 sock.close()
+                self._greeting.pop(sock)
             else:
                 session.hang_up()
                 with session.writing:  # nobody writes to a descriptor that may soon be another's
@@ -156,6 +164,12 @@ class UnixListener(Listener):
         if mode == frames.EXCLUSIVE:
             return ExclusiveSession(self, wire, peer)
         raise Garbage(f"a client of mode {mode}")
+
+
+def hang_up(sock: socket.socket) -> None:
+    """End a connection from another thread; the one that reads closes it."""
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def peer_of(sock: socket.socket) -> str:

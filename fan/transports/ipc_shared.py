@@ -236,7 +236,7 @@ class Shared:
                 self.retire(channel)
                 channel.lose("busy")
             return
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # the latter for a path that is none
             why = exc
             sock.close()
             self.retire(channel)

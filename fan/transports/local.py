@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fan.errors import DeadlineExceeded, Unavailable
+from fan.errors import YES, DeadlineExceeded, Unavailable
 from fan.message import Request, Response
 from fan.model import Address
 from fan.transports.base import Handler, Listener, Stream, Transport
@@ -35,9 +35,16 @@ class LocalTransport(Transport):
         self, address: Address, request: Request, *, marks: dict[str, float] | None = None
     ) -> Response:
         """Hand the request over and wait; an `async def` handler is waited for within the
-        deadline."""
+        deadline. A plain one cannot be stopped: it is told late, on return."""
+        started = time.monotonic()
         answer = self._handle(request)
         if isinstance(answer, Response):
+            if answer.code == "ok" and time.monotonic() - started > request.timeout_ms / 1000:
+                raise DeadlineExceeded(
+                    f"{request.service}.{request.method} returned after its deadline",
+                    reason="server_timer",
+                    executed=YES,
+                )
             return answer
         assert not isinstance(answer, Stream)
         from concurrent.futures import TimeoutError

@@ -217,7 +217,7 @@ class Show:
             with open(self._path, "ab" if self._has_begun else "wb") as file:
                 file.write(data)
         except OSError as exc:
-            raise StdoutFailed(f"{self._path}: {exc.strerror}") from exc
+            raise StdoutFailed(exc.strerror or str(exc), self._path) from exc
         self._has_begun = True
 
 

@@ -77,7 +77,10 @@ def _serve(vars: Mapping[str, str], signals: Signals, out: Output) -> int:
     with all_stopped(children):
         if not _start(children, vars, signals):
             return signals.status
-        out.text("ready")
+        if out.env.is_json:
+            out.object({"v": 1, "ok": True, "ready": True})
+        else:
+            out.text("ready")
         out.note("ready: try `fan call greeter.hello name=Ada` elsewhere; Ctrl-C ends this")
         fds = [signals.fileno(), *(child.fileno() for child in children)]
         found, _, _ = select(fds, [], [])

@@ -14,7 +14,7 @@ from fancli.group import Group, command
 from fancli.mask import mask_url
 from fancli.options import Common, common, listing
 from fancli.output import Format
-from fancli.params import Usage, check_name, check_transport
+from fancli.params import Usage, check_name, check_transport, parse_name
 from fancli.request import route_of
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def show(common: Common, *, service: str, render: tuple[Format, bool]) -> int:
     if slash and not instances:
         from fan import NotFound
 
-        similar = _near(instance_id, [i.id for i in info.instances])
+        similar = catalog.near(instance_id, [i.id for i in info.instances])
         raise NotFound(
             f"{name} has no instance {instance_id}",
             reason="no_such_instance",
@@ -107,8 +107,7 @@ def show(common: Common, *, service: str, render: tuple[Format, bool]) -> int:
 @common
 def describe(common: Common, *, target: str, skeleton: bool) -> int:
     """Describe a service or a method from the registry, also when the service is down."""
-    name, _, want = target.partition("@")
-    name = check_name("TARGET", name.replace("::", ".").replace("/", "."))
+    name, want = parse_name("TARGET", target)
     common.env.target = name
     with common.app() as app:
         info, method_name = _longest(app, name)
@@ -121,16 +120,7 @@ def describe(common: Common, *, target: str, skeleton: bool) -> int:
         else:
             common.out.text(catalog.interface_text(interface))
         return Exit.OK
-    method = interface.method(method_name)
-    if method is None:
-        from fan import Unimplemented
-
-        names = [m.name for m in interface.methods]
-        raise Unimplemented(
-            f"{interface.service} {interface.version} has no method {method_name}",
-            reason="unknown_method",
-            details={"similar": _near(method_name, names)},
-        )
+    method = catalog.method(interface, method_name)
     if skeleton:
         common.out.object(catalog.skeleton(method))
     elif common.env.is_json:
@@ -159,8 +149,7 @@ def resolve(
     common: Common, *, target: str, transport: str, instance: str, key: str, explain: bool
 ) -> None:
     """Print the address that a call would go to; sends nothing."""
-    name, _, want = target.partition("@")
-    name = check_name("TARGET", name.replace("::", ".").replace("/", "."))
+    name, want = parse_name("TARGET", target)
     common.env.target = name
     options = {
         "want": want,
@@ -172,6 +161,8 @@ def resolve(
     with common.app() as app:
         info, method = _longest(app, name)
         choice = app.using(**options).resolve(info.name, method)
+        if method and choice.version in info.interfaces:
+            catalog.method(info.interfaces[choice.version], method)
     if explain or common.verbose:
         for why in choice.why:
             common.out.talk(f"* {why}")
@@ -221,12 +212,6 @@ def _longest(app: App, name: str) -> tuple[ServiceInfo, str]:
         if not service:
             raise
     return app.discovery.service(service), method
-
-
-def _near(name: str, known: list[str]) -> list[str]:
-    from difflib import get_close_matches
-
-    return get_close_matches(name, known, n=3)
 
 
 def _commands() -> tuple[Any, ...]:

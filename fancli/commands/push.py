@@ -8,7 +8,7 @@ import click
 
 from fancli.exits import Exit
 from fancli.options import Common, common
-from fancli.params import parse_duration
+from fancli.params import Duration
 from fancli.render import times, to_json
 from fancli.request import Asking, PayloadCommand, request_options
 
@@ -23,16 +23,18 @@ from fancli.request import Asking, PayloadCommand, request_options
     ),
 )
 @request_options
-@click.option("--ttl", metavar="DUR", default="", help="How long it stays worth delivering.")
+@click.option(
+    "--ttl", type=Duration(), metavar="DUR", help="How long it stays worth delivering."
+)
 @common
-def push(common: Common, *, ttl: str, dry_run: bool, **request: Any) -> int:
+def push(common: Common, *, ttl: float | None, dry_run: bool, **request: Any) -> int:
     """Send a message to SERVICE.METHOD; done once it is accepted, before it is handled.
 
     The payload is that of `fan call`.
     """
     asking = Asking(common, **request)
-    if ttl:
-        asking.options["ttl"] = parse_duration(ttl)
+    if ttl is not None:
+        asking.options["ttl"] = ttl
     with asking.opened() as (app, client):
         method = asking.describe(app)
         payload = asking.arguments(method, checked=dry_run)

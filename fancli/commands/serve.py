@@ -75,7 +75,7 @@ def serve(
 
     MODULE is found in the current folder or among what is installed; without :CLASS every service
     that it defines is run. When all are registered and up, stderr gets one line for each, and then
-    `ready`.
+    `ready`. A service whose hard dependencies are not there waits for them: `ready` comes later.
 
     SIGTERM and Ctrl-C drain: calls in flight are answered, new ones go elsewhere; the exit status
     is then 143 or 130. A second one ends at once. With -v every request leaves a line on stderr.
@@ -101,7 +101,7 @@ def serve(
     wait = settings.drain_timeout if drain_timeout is None else drain_timeout
     from fan import App
 
-    with App(settings=settings, name="serve") as app:
+    with App(settings=settings, name="serve", routes=_routes(modules)) as app:
         for service, instance_id in zip(services, ids or [None] * len(services), strict=True):
             app.add(service, instance_id)
         return _run(app, picked, where, bool(adopt), wait, ready_fd)
@@ -115,22 +115,38 @@ def _run(
     drain_timeout: float,
     ready_fd: int | None,
 ) -> int:
+    from threading import Thread
+
     from fancli.processes import Signals
 
     app.start(transports, adopt=adopt)
     with Signals() as signals:
         for instance in app.lifecycle.instances:
             _announce(picked, instance)
-        if ready_fd is None:
-            picked.out.note("ready")
+        waiting = [one.name for one in app.lifecycle.waiting]
+        if waiting:  # for what they need: `ready` comes when they are up
+            picked.out.note(f"waiting: {', '.join(waiting)}")
+            Thread(target=_tell_later, args=(app, picked, ready_fd), daemon=True).start()
         else:
-            os.write(ready_fd, b"ready\n")
+            _tell_ready(picked, ready_fd)
         status = signals.wait()
         is_idle = app.drain(drain_timeout)
         if not is_idle:
             picked.out.warn(f"calls still ran after {drain_timeout:g}s and were given up")
         app.stop(CLOSING if is_idle else 0.0)
         return status
+
+
+def _tell_later(app: App, picked: Common, ready_fd: int | None) -> None:
+    if app.lifecycle.wait_up():
+        _tell_ready(picked, ready_fd)
+
+
+def _tell_ready(picked: Common, ready_fd: int | None) -> None:
+    if ready_fd is None:
+        picked.out.note("ready")
+    else:
+        os.write(ready_fd, b"ready\n")
 
 
 def _announce(picked: Common, instance: Instance) -> None:
@@ -157,6 +173,15 @@ def _load(modules: Sequence[str]) -> list[Any]:
         return load_services(modules)
     except InvalidArgument as exc:
         raise Usage(str(exc), "fan serve MODULE[:CLASS]") from exc
+
+
+def _routes(modules: Sequence[str]) -> Any:
+    from fan import InvalidArgument, load_routes
+
+    try:
+        return load_routes(modules)
+    except InvalidArgument as exc:
+        raise Usage(str(exc), "put them into one class") from exc
 
 
 def _check_bind(spec: str) -> str:

@@ -68,6 +68,33 @@ def test_an_address_needs_no_registry(fan: Fan, demo: Demo, private: Path) -> No
         assert ran.stdout == "0\n1\n", ran
 
 
+def test_an_address_is_taken_only_over_the_transport_that_is_asked_for(
+    fan: Fan, demo: Demo
+) -> None:
+    ipc = fan("discover", "resolve", "greeter").stdout.strip()
+    ran = fan("call", "greeter.hello", "-p", ipc, "-t", "http")
+    assert (ran.exit, ran.stdout) == (6, "")
+    assert "no peer answers over http" in ran.stderr
+    both = ("-p", "http://127.0.0.1:1", "-p", ipc)
+    assert fan("call", "greeter.hello", *both, "-t", "ipc").stdout == '"Hello World"\n'
+
+
+def test_a_call_in_this_process_that_ends_late_is_told_on_return(fan: Fan) -> None:
+    slow = ("call", "greeter.slow", "s=0.2", "-p", "local:fan.demo.v1")
+    assert fan(*slow).stdout == "0.2\n"
+    ran = fan(*slow, "--timeout", "100ms", "--json")
+    error = envelope(ran)["error"]
+    assert (ran.exit, error["code"], error["reason"], error["executed"]) == (
+        7, "deadline_exceeded", "server_timer", "yes"
+    )  # fmt: skip
+
+
+def test_a_key_of_shon_is_no_option(fan: Fan, demo: Demo) -> None:
+    ran = fan("call", "greeter.echo", "[", "--json", "1", "--t", "[", "]", "]")
+    assert ran.stdout == '{"args":[],"kwargs":{"json":1,"t":[]}}\n'
+    assert envelope(fan("call", "greeter.echo", "[", "--a", "1", "]", "--json"))["ok"] is True
+
+
 def test_json_of_a_success_is_the_envelope(fan: Fan, demo: Demo) -> None:
     found = envelope(fan("--json", "call", "greeter.hello", "name=Ada"))
     assert list(found) == [
@@ -220,6 +247,9 @@ def test_a_reply_that_is_not_json_is_malformed(fan: Fan) -> None:
         (("greeter.hello", "Ada"), "NAME=Ada"),
         (("greeter.hello", "-t", "htp"), "did you mean http"),
         (("greeter.hello", "-p", "carrier://pigeon"), "unknown scheme"),
+        (("greeter.hello", "-p", "http://127.0.0.1:1?x=y"), "no address"),
+        (("greeter.hello", "-p", "http://127.0.0.1:99999"), "no address"),
+        (("greeter.hello", "--caller", "no body"), "--caller"),
         (("greeter.hello", "-p", "local:no.such.module"), "no module"),
         (("greeter.hello", "--registry", "etcd://x"), "unknown scheme"),
         (("greeter.hello", "--timeout", "soon"), "--timeout"),
@@ -234,7 +264,7 @@ def test_a_mistake_on_the_command_line_sends_nothing_and_exits_with_2(
     ran = fan("call", *args)
     assert (ran.exit, ran.stdout) == (2, ""), ran
     assert said in ran.stderr
-    assert ran.stderr.startswith("fan: usage: ")
+    assert ran.stderr.startswith(("fan: usage: ", "fan: invalid_argument: "))
     assert len(ran.stderr.splitlines()) <= 2
 
 
@@ -257,7 +287,25 @@ def test_a_dry_run_sends_nothing_and_masks_secrets(fan: Fan, demo: Demo) -> None
     found = envelope(ran)
     assert (ran.exit, found["version"], found["transport"]) == (0, "1.0.0", "ipc")
     assert found["request"]["headers"] == {"authorization": "****", "a": "b"}
-    assert fan("call", "greeter.hello", "--dry-run", "nme=x").exit == 4
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "said"),
+    [
+        (("greeter.hello", "nme=x"), 4, "did you mean name?"),
+        (("greeter.add", "a=1"), 4, "missing: b"),
+        (("greeter.add", '{"a":"x","b":1}'), 4, 'a: "x" is not an integer'),
+        (("greeter.add", "[1,null]"), 4, "b: null is not an integer"),
+        (("greeter.helo",), 3, "did you mean hello"),
+        (("greeter.hello@9",), 3, "1.0.0, 2.0.0"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_callee_would(
+    fan: Fan, demo: Demo, args: tuple[str, ...], status: int, said: str
+) -> None:
+    ran = fan("call", *args, "--dry-run")
+    assert (ran.exit, ran.stdout) == (status, "")
+    assert said in ran.stderr
 
 
 def test_verbose_talks_on_stderr_and_masks_secrets(fan: Fan, demo: Demo) -> None:
@@ -280,7 +328,13 @@ def test_the_result_goes_to_a_file(fan: Fan, demo: Demo, private: Path) -> None:
 
 def test_a_push_is_silent(fan: Fan, demo: Demo) -> None:
     assert fan("push", "greeter.hello", "name=Ada") == (0, "", "")
-    assert envelope(fan("push", "greeter.hello", "--json"))["accepted"] is True
+    accepted = envelope(fan("push", "greeter.hello", "--json", "--ttl", "1m"))
+    assert accepted["accepted"] is True
+    assert accepted["gen"] > 0
+    ran = fan("push", "greeter.hello", "--ttl", "soon")
+    assert (ran.exit, ran.stderr.splitlines()[0]) == (
+        2, "fan: usage: --ttl: 'soon' is not a duration"
+    )  # fmt: skip
     assert fan("push", "gretter.hello").exit == 3
 
 

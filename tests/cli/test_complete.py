@@ -55,6 +55,22 @@ def test_what_may_stand_next(fan: Fan, demo: Demo, line: str, found: list[str]) 
     assert complete(fan, line) == found
 
 
+SLOW_FILES = """
+import sqlite3, time
+connect = sqlite3.connect
+def slow(*args, **kwargs):
+    time.sleep(0.3)
+    return connect(*args, **kwargs)
+sqlite3.connect = slow
+"""
+
+
+def test_a_busy_machine_makes_a_tab_slow_not_silent(fan: Fan, demo: Demo, private: Path) -> None:
+    (private / "sitecustomize.py").write_text(SLOW_FILES)
+    path = f"{private}:{variables().get('PYTHONPATH', '')}".rstrip(":")
+    assert complete(fan, "fan call gr", PYTHONPATH=path) == ["part\tgreeter."]
+
+
 def test_a_broken_registry_is_silence(fan: Fan, private: Path) -> None:
     (private / "broken.db").write_bytes(b"not a database" * 1000)
     for url in (f"sqlite:{private}/broken.db", "sqlite:/does/not/exist.db", "nonsense"):

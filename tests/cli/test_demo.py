@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
@@ -164,6 +165,12 @@ def test_the_demo_follows_the_flags(start_fan: Any, private: Path) -> None:
     settings = load_settings({"registry": url, "namespace": "dev"}).settings
     with App(settings=settings) as app:
         assert app.call("greeter.hello") == "Hello World"
+
+
+def test_the_demo_is_ready_in_json_too(start_fan: Any, app: App) -> None:
+    demo = start_fan("demo", "--json")
+    line = demo.wait_for("ready", "stdout")
+    assert json.loads(line) == {"v": 1, "ok": True, "ready": True}
 
 
 # The tour

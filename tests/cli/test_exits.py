@@ -17,6 +17,7 @@ ROWS = [
     ("failed_precondition", "no_live_instance", "no", 4),
     ("failed_precondition", "paused", "no", 4),
     ("invalid_argument", "bad_signature", "no", 4),
+    ("invalid_argument", "bad_address", "no", 2),
     ("invalid_argument", "bad_setting", "no", 2),
     ("invalid_argument", "unknown_profile", "no", 2),
     ("invalid_argument", "unknown_scheme", "no", 2),

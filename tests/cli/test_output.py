@@ -35,6 +35,19 @@ def test_colour_can_be_turned_off(on_terminal: Terminal, demo: Demo, quiet: dict
     assert "\x1b" not in on_terminal("call", "greeter.echo", "--color", "never").stdout
 
 
+@pytest.mark.parametrize("vars", [{"FORCE_COLOR": "1"}, {"NO_COLOR": "1"}])
+def test_colour_that_is_asked_for_comes_through_a_pipe_but_not_into_json(
+    fan: Fan, demo: Demo, vars: dict[str, str]
+) -> None:
+    asked = () if "FORCE_COLOR" in vars else ("--color", "always")
+    ran = fan("call", "greeter.echo", "a:=1", *asked, **vars)
+    assert ran.stdout.startswith("\x1b[")
+    assert ran.stdout.count("\n") == 1
+    assert "\x1b" in fan("call", "greeter.boom", *asked, **vars).stderr
+    assert "\x1b" not in fan("call", "greeter.hello", "--json", *asked, **vars).stdout
+    assert "\x1b" not in fan("discover", "list", *asked, **vars).stdout
+
+
 def test_a_piped_result_is_one_plain_line(fan: Fan, demo: Demo) -> None:
     assert fan("call", "greeter.echo", "a:=1").stdout == '{"args":[],"kwargs":{"a":1}}\n'
 
@@ -100,6 +113,9 @@ def test_describe_needs_no_running_service_and_resolve_says_where(fan: Fan, demo
         (("show", "greeter/nobody"), 3),
         (("describe", "greeter.helo"), 3),
         (("describe", "greeter@9"), 3),
+        (("describe", "greeter@"), 2),
+        (("resolve", "greeter@"), 2),
+        (("resolve", "greeter.helo"), 3),
         (("resolve", "gretter.hello"), 3),
         (("resolve", "greeter@9"), 3),
         (("show", "gre eter"), 2),
@@ -177,6 +193,13 @@ def test_every_error_code_is_explained() -> None:
     from fancli.topics import error_codes
 
     assert set(error_codes()) == set(CLASSES)
+
+
+def test_a_missing_choice_is_one_sentence(fan: Fan) -> None:
+    ran = fan("completion")
+    assert (ran.exit, ran.stdout) == (2, "")
+    assert ran.stderr.splitlines()[0].endswith("Choose from: bash, zsh, fish")
+    assert len(ran.stderr.splitlines()) == 2
 
 
 def test_version_is_that_of_the_library(fan: Fan) -> None:

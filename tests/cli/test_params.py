@@ -93,6 +93,10 @@ def test_transports_and_registries_are_known_ones() -> None:
 def test_common_options_may_stand_before_the_command() -> None:
     args = ["--json", "-n", "x", "--timeout=1", "call", "a.b"]
     assert hoist(args) == ["call", "--json", "-n", "x", "--timeout=1", "a.b"]
+    assert hoist(["-qvv", "-nblue", "list"]) == ["list", "-qvv", "-nblue"]
+    assert hoist(["-vn", "blue", "list"]) == ["list", "-vn", "blue"]
+    assert hoist(["-vx", "list"]) == ["-vx", "list"]
+    assert hoist(["-", "list"]) == ["-", "list"]
     assert hoist(["--help"]) == ["--help"]
     assert hoist(["--", "call"]) == ["--", "call"]
 

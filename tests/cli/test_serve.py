@@ -315,6 +315,10 @@ def test_an_instance_id_in_use_is_a_conflict(folder: Path, start_fan: Any, app: 
     assert status == 10
     assert said.startswith("fan: already_exists: ")
     assert app.call("greeter.hello") == "Hello World"
+    twice = ("greeter", "greeter", "--id", "greeter-b", "--id", "greeter-b")
+    status, said = refused(start_fan, folder, *twice)
+    assert status == 10
+    assert said.startswith("fan: already_exists: ")
 
 
 def test_a_second_instance_of_a_unique_service_is_a_conflict(
@@ -348,7 +352,7 @@ def test_an_address_in_use_is_refused(folder: Path, start_fan: Any) -> None:
         (("greeter", "--id", "a", "--id", "b"), "2 --id for 1 services"),
         (("greeter", "--transport", "pigeon"), "--transport pigeon: unknown transport"),
         (("greeter", "--transport", "local"), "--transport local"),
-        (("greeter", "--transport", "http=nowhere.invalid"), "'nowhere.invalid' is no address"),
+        (("greeter", "--transport", "http=nowhere..invalid"), "'nowhere..invalid' is no address"),
         (("greeter", "--transport", "http=127.0.0.1:99999"), "is no place for an http server"),
         (("no-module",), "'no-module' is no MODULE[:CLASS]"),
         ((), "MODULE"),
@@ -469,3 +473,22 @@ def wait_for_end(pid: int) -> None:
             assert select.select([fd], [], [], HANG)[0]
         finally:
             os.close(fd)
+
+
+def test_a_service_that_waits_says_for_what_and_is_ready_later(
+    start_fan: Any, registry_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "needy.py").write_text(
+        "from fan import Service, rpc\n\n\n"
+        "class Shop(Service):\n"
+        '    name, version = "shop", "1.0.0"\n'
+        '    depend = {"hard": {"users": ">=1.2"}}\n\n\n'
+        "class Users(Service):\n"
+        '    name, version = "users", "1.3.0"\n'
+    )
+    shop = start_fan("serve", "needy:Shop", cwd=tmp_path)
+    shop.wait_for("shop waits for users>=1.2 (have none)")
+    shop.wait_for("waiting: shop")
+    users = start_fan("serve", "needy:Users", cwd=tmp_path)
+    users.wait_for("ready")
+    shop.wait_for("ready")

@@ -12,6 +12,8 @@ import pytest
 from tests.cli.conftest import HANG, envelope
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.cli.conftest import Demo, Fan, Ran
 
 Shell = Callable[..., "Ran"]
@@ -37,6 +39,17 @@ def test_a_full_disk_is_exit_1(shell: Shell, demo: Demo, line: str) -> None:
     assert ran.stderr == "fan: cannot write to stdout: No space left on device\n"
 
 
+def test_a_failure_that_cannot_be_printed_is_exit_1(shell: Shell, demo: Demo) -> None:
+    said = "fan: cannot write to stdout: No space left on device\n"
+    for args in ("call greeter.boom", "call greeter", "nonsense"):
+        assert shell(f'"$@" --json {args} >/dev/full') == (1, "", said)
+
+
+def test_a_file_that_cannot_be_written_is_named(fan: Fan, demo: Demo) -> None:
+    ran = fan("call", "greeter.hello", "-o", "/dev/full")
+    assert ran == (1, "", "fan: cannot write to /dev/full: No space left on device\n")
+
+
 def test_a_closed_stdout_is_exit_1(shell: Shell, demo: Demo) -> None:
     assert shell('"$@" call greeter.hello >&-').exit == 1
     assert shell('"$@" push greeter.hello >&-').exit == 0
@@ -60,6 +73,44 @@ def test_a_signal_ends_a_slow_call(
     assert process.stderr is not None
     while b"address" not in process.stderr.readline():
         pass  # the last line before it is sent
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=HANG)
+    assert (process.returncode, stdout, stderr) == (status, b"", b"")
+
+
+HELD = """
+import sys, time
+from fan import Service, rpc
+
+class Held(Service):
+    name = "held"
+    version = "1.0.0"
+
+    @rpc
+    def wait(self) -> None:
+        sys.stderr.write("here\\n")
+        sys.stderr.flush()
+        time.sleep(40)
+
+    @rpc
+    async def later(self) -> None:
+        import asyncio
+        sys.stderr.write("here\\n")
+        sys.stderr.flush()
+        await asyncio.sleep(40)
+"""
+
+
+@pytest.mark.parametrize("method", ["wait", "later"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_call_that_runs_in_this_process(
+    start: Start, private: Path, number: signal.Signals, status: int, method: str
+) -> None:
+    (private / "held.py").write_text(HELD)
+    peer = f"local:{private}/held.py"
+    process = start("call", f"held.{method}", "-p", peer, "--timeout", "45s")
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"here\n"
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=HANG)
     assert (process.returncode, stdout, stderr) == (status, b"", b"")

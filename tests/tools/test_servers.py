@@ -246,9 +246,9 @@ def test_a_server_does_not_move_once_clients_know_its_port(
 ) -> None:
     server = new_redis()
     server.kill()
-    with socket.create_server(("127.0.0.1", server.port)):
-        with pytest.raises(Unavailable, match="in use"):
-            server.start()
+    stranger = socket.create_server(("127.0.0.1", server.port))
+    with stranger, pytest.raises(Unavailable, match="in use"):
+        server.start()
     greet(server.start())
 
 
@@ -270,7 +270,8 @@ def test_redis_takes_a_password_and_settings(new_redis: Callable[..., Redis]) ->
     server = new_redis(password="a b/c", conf={"maxmemory": "4mb"})
     with redis.Redis.from_url(server.url) as client:
         assert client.config_get("maxmemory") == {"maxmemory": str(4 * 1024 * 1024)}
-    with redis.Redis(port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
+    stranger = redis.Redis(port=server.port, retry=None)
+    with stranger, pytest.raises(redis.AuthenticationError):
         stranger.ping()
 
 

@@ -15,6 +15,7 @@ from fan.testing.contracts.callers import Caller, Planned
 from fan.testing.contracts.deadlines import serve_three
 from fan.testing.contracts.harness import Harness, World, needs
 from fan.testing.contracts.probe import BOUND, Probe, probe
+from fan.testing.fakes import RecordingTracer
 
 Face = Callable[[Any], Caller]
 RELAYS = pytest.mark.parametrize("relay", ["relay", "relay_async"])
@@ -53,6 +54,35 @@ class Contexts(Harness):
         assert {hop["flags"] for hop in hops} == {"01"}
 
     @RELAYS
+    def test_spans_are_finished_with_the_right_parents_and_real_times(
+        self, world: World, face: Face, relay: str
+    ) -> None:
+        tracer = world.tracer = RecordingTracer()
+        serve_three(world)
+        hops = face(world.client()).call(f"alpha.{relay}", ["beta"])
+        chain = [(s.name, s.kind) for s in tracer.spans]
+        assert chain == [
+            (f"{service}.{relay}", kind)
+            for service in ("alpha", "beta")
+            for kind in ("client", "server")
+        ]
+        assert [s.parent_id for s in tracer.spans] == ["", *(s.span_id for s in tracer.spans[:-1])]
+        assert {s.trace_id for s in tracer.spans} == {hop["trace_id"] for hop in hops}
+        assert [hop["span_id"] for hop in hops] == [tracer.spans[i].span_id for i in (1, 3)]
+        seconds = [s.seconds for s in tracer.spans]
+        assert None not in seconds
+        assert seconds == sorted(seconds, reverse=True)  # type: ignore[type-var]
+
+    def test_a_failure_is_the_error_of_its_spans(self, world: World, face: Face) -> None:
+        tracer = world.tracer = RecordingTracer()
+        world.serve(probe())
+        face(world.client()).failure("probe.fail")
+        assert [(s.kind, getattr(s.error, "code", None)) for s in tracer.spans] == [
+            ("client", "unknown"),
+            ("server", "unknown"),
+        ]
+
+    @RELAYS
     def test_baggage_goes_through_all_hops_and_headers_only_one(
         self, world: World, face: Face, relay: str
     ) -> None:
@@ -63,6 +93,37 @@ class Contexts(Harness):
         assert [hop["baggage"] for hop in hops] == [baggage] * 3
         assert hops[0]["headers"].get("x-one") == "1"
         assert all("x-one" not in hop["headers"] for hop in hops[1:])
+
+    def test_a_header_arrives_under_its_name_in_lower_case(self, caller: Caller) -> None:
+        hops = caller.using(headers={"X-One": "Zoë"}).call("probe.relay", [])
+        assert hops[0]["headers"]["x-one"] == "Zoë"
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"headers": {"x-one": "1\r\nx-two: 2"}},
+            {"headers": {"x one": "1"}},
+            {"headers": {"x-one": 1}},
+            {"baggage": {f"key-{n}": "1" for n in range(65)}},
+            {"baggage": {"key": "x" * 8192}},
+            {"baggage": {"key": 1}},
+        ],
+    )
+    def test_what_one_transport_could_not_send_none_takes(
+        self, caller: Caller, options: dict[str, Any]
+    ) -> None:
+        with pytest.raises(InvalidArgument):
+            caller.using(**options)
+
+    def test_baggage_that_grew_beyond_its_limit_is_refused(
+        self, caller: Caller, served: Probe
+    ) -> None:
+        grown = {f"key-{n}": "1" for n in range(65)}
+        with fan.Context.at(caller.client, own_baggage=grown):
+            failure = caller.failure("probe.add", 1)
+        assert isinstance(failure, InvalidArgument)
+        assert failure.executed == "no"
+        assert served.runs["add"] == 0
 
     def test_the_caller_is_named(self, world: World, face: Face) -> None:
         alpha, *_ = serve_three(world)

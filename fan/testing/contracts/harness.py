@@ -21,6 +21,7 @@ from fan.settings import Settings
 from fan.stores.memory import MemoryStore
 from fan.testing.contracts.callers import AsyncCaller, Caller, Loop, SyncCaller
 from fan.testing.contracts.probe import BOUND, OutOfStock, Probe, TooShort, probe
+from fan.tracers.base import Tracer
 from fan.transports.base import Transport
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -152,6 +153,8 @@ class World:
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self._stack.callback(self.store.close)
         self._local: App | None = None
+        #: What records the spans of the Apps that are made from here on.
+        self.tracer: Tracer | None = None
         #: Settings that name the broker, for those transports that have one.
         self.broker: dict[str, Any] = {}
         try:
@@ -181,6 +184,7 @@ class World:
             settings=chosen,
             store=None if on_file else self.store,
             transports={harness.scheme: made_by(harness.make, chosen)} if harness.make else None,
+            tracer=self.tracer,
             errors=(OutOfStock, TooShort),
         )
         self._stack.callback(app.close)

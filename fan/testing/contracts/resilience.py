@@ -69,7 +69,8 @@ class Resilience(Harness):
         service.failures_left = 1_000_000
         world.serve(service)
         caller = face(world.client(retries=1_000_000, retry_budget=1e9, breaker_failures=0))
-        failure = caller.using(timeout=0.3).failure("probe.flaky")
+        caller.call("probe.whoami")  # the registry is read, so that there is time for an attempt
+        failure = caller.using(timeout=0.5).failure("probe.flaky")
         assert isinstance(failure, RemoteError | DeadlineExceeded)
         assert 1 <= service.runs["flaky"] < 1000
 
@@ -122,12 +123,14 @@ class Resilience(Harness):
         service = probe()
         world.serve(service)
         caller = face(world.client(breaker_failures=3, breaker_reset=1000.0, retries=0))
-        for n in range(3):
-            failure = caller.using(timeout=0.1).failure("probe.hold", n)
-            assert isinstance(failure, DeadlineExceeded)
-        failure = caller.failure("probe.hold", 3)
-        assert isinstance(failure, FanError)
+        failure, late = caller.using(timeout=0.1).failure("probe.hold"), 0
+        while isinstance(failure, DeadlineExceeded) and late < 50:
+            late += 1
+            failure = caller.using(timeout=0.1).failure("probe.hold")
+        assert isinstance(failure, Unavailable)
         assert failure.reason == "circuit_open"
+        # One that ran out of time before it was sent says nothing of the instance.
+        assert service.runs["hold"] <= 3 <= late
 
     def test_business_errors_do_not_open_the_breaker(self, world: World, face: Face) -> None:
         world.serve(probe())

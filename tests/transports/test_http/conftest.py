@@ -87,6 +87,25 @@ class Methods:
         return Stream(chunks(), self.closed.set)
 
 
+    def on_stall(self, request: Request, _: Any) -> Any:
+        if request.kind != "stream":
+            return self.on_count(request, _)
+        limit = msgspec.json.decode(request.body)["n"]
+
+        def chunks() -> Iterator[Response]:
+            for n in range(limit):
+                yield Response(id=request.id, kind="chunk", seq=n, body=b"%d" % n)
+            assert self.gate.wait(BOUND)
+            yield Response(id=request.id, kind="end", seq=limit)
+
+        def close() -> None:
+            produced.close()
+            self.closed.set()
+
+        produced = chunks()
+        return Stream(produced, close)
+
+
 def ask(method: str, body: bytes = b"", **fields: Any) -> Request:
     """A request to the greeter."""
     return Request(

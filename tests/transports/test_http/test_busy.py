@@ -43,11 +43,7 @@ def test_a_request_whose_time_passed_while_it_waited_is_not_run(narrow: Any) -> 
             b"POST /rpc/greeter/hello HTTP/1.1\r\nHost: " + narrow.address.url[7:].encode()
             + b"\r\nFan-Caller: test\r\nFan-Timeout-Ms: 1\r\nContent-Length: 0\r\n\r\n"
         )  # fmt: skip
-        connection.settimeout(0.1)
-        with pytest.raises(TimeoutError):  # it waits
-            connection.recv(1)
-        connection.settimeout(narrow.bound)
-        narrow.methods.gate.set()
-        assert b"expired_in_queue" in connection.recv(65536)
+        assert b"expired_in_queue" in connection.recv(65536)  # the one thread is still held
+    narrow.methods.gate.set()
     assert first.result(narrow.bound).code == "ok"
     assert [seen.method for seen in narrow.methods.seen] == ["hold"]

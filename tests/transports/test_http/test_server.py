@@ -88,16 +88,44 @@ def test_another_path_is_not_found(site: Any, path: str) -> None:
 @pytest.mark.parametrize(
     ("header", "timeout_ms"),
     [
-        ("Fan-Timeout-Ms: 250", 250),
-        ("grpc-timeout: 2S", 2000),
-        ("grpc-timeout: 300m", 300),
-        ("Context-TTL-MS: 70", 70),
+        ("Fan-Timeout-Ms: 25000", 25_000),
+        ("grpc-timeout: 40S", 40_000),
+        ("grpc-timeout: 30000m", 30_000),
+        ("Context-TTL-MS: 70000", 70_000),
         ("X-Nothing: 1", 5000),
     ],
 )
 def test_the_budget_is_read_from_what_others_send(site: Any, header: str, timeout_ms: int) -> None:
     site.post("/rpc/greeter/hello", b"", header)
-    assert timeout_ms - 50 <= site.methods.seen[0].timeout_ms <= timeout_ms
+    assert timeout_ms - 4900 <= site.methods.seen[0].timeout_ms <= timeout_ms
+
+
+@pytest.mark.parametrize(
+    "header", ["Fan-Timeout-Ms: 300", "grpc-timeout: 300m", "Context-TTL-MS: 300"]
+)
+def test_a_handler_that_is_too_slow_is_504_although_it_runs_on(site: Any, header: str) -> None:
+    status, head, value = site.post("/rpc/greeter/hold", b"", header)
+    assert status == 504
+    assert "fan-code: deadline_exceeded" in head
+    assert (value["error"]["reason"], value["error"]["executed"]) == ("server_timer", "maybe")
+    assert not site.methods.gate.is_set()
+    assert site.call("hello").code == "ok"
+
+
+def test_a_stream_whose_first_item_is_late_is_504(site: Any) -> None:
+    status, _, value = site.post("/rpc/greeter/stall", b'{"n":0}', "Fan-Timeout-Ms: 50")
+    assert (status, value["error"]["reason"]) == (504, "server_timer")
+    site.methods.gate.set()
+    assert site.methods.closed.wait(site.bound)
+
+
+def test_a_stream_that_stalls_ends_with_the_error(site: Any) -> None:
+    status, _, body = site.post("/rpc/greeter/stall", b'{"n":2}', "Fan-Timeout-Ms: 300")
+    lines = [line.strip() for line in body.split(b"\n") if line.startswith(b"{")]
+    assert (status, lines[:2]) == (200, [b'{"chunk":0}', b'{"chunk":1}'])
+    assert b'"code":"deadline_exceeded"' in lines[2]
+    site.methods.gate.set()  # the generator is not closed before its thread has left it
+    assert site.methods.closed.wait(site.bound)
 
 
 @pytest.mark.parametrize("header", ["Fan-Timeout-Ms: soon", "Fan-Hops: -1", "Fan-Gen: 1e3"])

@@ -15,6 +15,7 @@ import pytest
 from fan import codec
 from fan.errors import DeadlineExceeded, Internal, Unavailable
 from fan.message import Response
+from fan.model import Address
 from fan.transports import ipc_frames as frames
 
 #: Longer than any deadline here, shorter than a hang.
@@ -36,13 +37,21 @@ def both(place: Any, address: Any, request: Any) -> list[Any]:
 
 def test_a_slow_handler_is_a_deadline_and_the_next_call_gets_its_own_answer(place: Any) -> None:
     began = time.monotonic()
-    for error in both(place, place.address, place.request("wait", b"late", 0.1)):
+    for error in both(place, place.address, place.request("wait", b"late", 0.4)):
         assert isinstance(error, DeadlineExceeded)
         assert (error.reason, error.executed) == ("client_timer", "maybe")
     assert time.monotonic() - began < SOON
     place.handler.release.set()
     assert place.call("echo", b"mine").body == b"mine"
     assert place.submit("echo", b"mine").result(20).body == b"mine"
+
+
+@pytest.mark.parametrize("path", ["/tmp/\ud800.sock", "/tmp/a\0b.sock", "/tmp/" + "x" * 200])
+def test_an_address_that_is_no_path_is_a_failed_connect(place: Any, path: str) -> None:
+    for error in both(place, Address(f"unix://{path}"), place.request("echo")):
+        assert isinstance(error, Unavailable)
+        assert (error.reason, error.executed) == ("connect_failed", "no")
+    assert place.submit("echo").result(20).code == "ok"
 
 
 def test_no_time_left_sends_nothing(place: Any) -> None:
@@ -312,7 +321,7 @@ def test_a_request_that_goaway_excludes_is_sent_once_more(place: Any) -> None:
 
 def test_a_caller_that_hangs_up_is_seen_by_the_handler(place: Any) -> None:
     with pytest.raises(DeadlineExceeded):
-        place.call("until_cancelled", timeout=0.1)
+        place.call("until_cancelled", timeout=0.4)
     assert place.handler.saw_cancel.wait(20)
 
 
@@ -337,7 +346,7 @@ def test_a_cancel_frame_is_seen_on_an_exclusive_connection(place: Any) -> None:
 def test_a_caller_that_gave_up_cancels_the_future_of_an_async_handler(place: Any, how: str) -> None:
     if how == "call":
         with pytest.raises(DeadlineExceeded):
-            place.call("later", timeout=0.1)
+            place.call("later", timeout=0.4)
     else:
         future = place.submit("later")
         assert place.handler.entered.acquire(timeout=20)

@@ -150,6 +150,19 @@ def test_close_removes_the_socket_and_every_thread(place: Any) -> None:
     assert not Path(place.path).exists()
 
 
+def test_close_ends_a_connection_whose_peer_has_not_greeted(place: Any) -> None:
+    before = set(threading.enumerate())
+    listener = place.server.serve("", place.handler)
+    silent = socket.socket(socket.AF_UNIX)
+    silent.connect(listener.address.url.removeprefix("unix://"))
+    silent.settimeout(20)
+    assert place.receive(silent, 8)  # it is being served
+    listener.close()
+    assert silent.recv(1) == b""
+    assert set(threading.enumerate()) <= before
+    silent.close()
+
+
 def test_close_leaves_a_socket_that_somebody_else_put_there(place: Any) -> None:
     Path(place.path).unlink()
     other = place.server.serve(place.path, place.handler)

@@ -76,10 +76,10 @@ def test_the_deadline_covers_the_first_item(place: Any) -> None:
 
 
 def test_the_deadline_is_the_idle_limit_of_the_rest(place: Any) -> None:
-    stream = place.stream("stall_after", b"3", 0.2)
+    stream = place.stream("stall_after", b"3", 0.5)
     for _ in range(3):
         next(stream)
-        time.sleep(0.1)  # longer than the limit in all; a reader that is slow is not idle
+        time.sleep(0.2)  # longer than the limit in all; a reader that is slow is not idle
     with pytest.raises(DeadlineExceeded):
         next(stream)
 

@@ -1,0 +1,276 @@
+"""What an App uses of the registry, kept at hand as of one generation.
+
+Routes, policies and configs come from one mirror, so that what a call reads here belongs together.
+A reader takes `state`, which is replaced in one assignment and never changed. A change that does
+not fit what is built on it (a typed config) is refused as a whole: the last good state stays.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from fan.errors import NO, FanError, NotFound, Unavailable
+from fan.stores.base import HEAD, Cut, Entry, Hint, Revision, Store, Watch
+
+
+class State(msgspec.Struct, frozen=True):
+    """All that is used, as of one generation. `names` are objects, and prefixes that end in `/`; an
+    object that is not there has no entry. A revision's `pinned_at` is the generation since which it
+    is in force."""
+
+    #: A `following.Cursor`.
+    cursor: Any = None
+    names: frozenset[str] = frozenset()
+    objects: Mapping[str, Revision] = {}
+
+    @property
+    def gen(self) -> int:
+        """The generation, 0 where nothing was read."""
+        return self.cursor.gen if self.cursor is not None else 0
+
+    def wants(self, object: str) -> bool:
+        """Whether an object belongs to a name in use."""
+        return object in self.names or any(
+            name.endswith("/") and object.startswith(name) for name in self.names
+        )
+
+    def body(self, object: str) -> bytes | None:
+        """What an object holds, None for nothing."""
+        found = self.objects.get(object)
+        return found.body if found is not None else None
+
+
+class Witness(Protocol):
+    """Who tells the registry what this mirror has in force (`consumer.Registration`)."""
+
+    def extend(self, names: Iterable[str], deadline: float) -> None:
+        """Called before `names` are read for the first time."""
+
+    def applied(self, state: State, entries: Iterable[Entry] | None) -> None:
+        """A state is in force; `entries` are the generations since the one before, None where they
+        are not known."""
+
+    def refused(self, gen: int, error: FanError) -> None:
+        """The state of generation `gen` does not fit; the one before stays in force."""
+
+
+class Mirror:
+    """What was asked for once is watched from then on."""
+
+    def __init__(
+        self, open: Callable[[], Store], timeout: float = 5.0, *, on_loss: str = "stale"
+    ) -> None:
+        """`on_loss` decides what happens where the registry gave us up and what it has now is
+        refused: "stale" goes on with the last good state, "fail" fails what uses it."""
+        self.state = State()
+        self.witness: Witness | None = None
+        self._open = open
+        self._timeout = timeout
+        self._lock = threading.RLock()
+        self._watch: Watch | None = None
+        self._checks: list[Callable[[State], None]] = []
+        self._listeners: list[Callable[[State], None]] = []
+        self._is_closed = False
+        self._on_loss = on_loss
+        #: Whether the state may be behind what others were told of us: it must not be used.
+        self.is_dropped = False
+
+    def __repr__(self) -> str:
+        return f"<Mirror of {len(self.state.names)} names at {self.state.cursor}>"
+
+    def use(self, *names: str, deadline: float | None = None) -> State:
+        """A state that has these objects and prefixes in it. Raises what the store raises."""
+        state = self.state
+        if not self.is_dropped and state.names.issuperset(names):
+            return state
+        deadline = self._deadline(deadline)
+        with self._lock:
+            store = self._open()
+            if self._watch is None and not self._is_closed:
+                # Before the first reading; a call that comes at once waits for us.
+                self._watch = store.watch(HEAD, self._on_hint)
+            before = self.state
+            if self.witness is not None and not before.names.issuperset(names):
+                self.witness.extend(names, deadline)
+            found = self._read(store, before.names.union(names), deadline)
+            self._settle(self._take(found, before, deadline))
+            return self.state
+
+    def refresh(self, deadline: float | None = None) -> State:
+        """Catch up with the registry. Raises what the store raises."""
+        deadline = self._deadline(deadline)
+        with self._lock:
+            before = self.state
+            if before.names and not self._is_closed:
+                self._settle(self._advance(before, deadline))
+            return self.state
+
+    def _settle(self, is_taken: bool) -> None:
+        """Decide whether what is in force may be used. Raises Unavailable, executed no."""
+        if is_taken or not self.is_dropped or self._on_loss == "stale":
+            self.is_dropped = False
+            return
+        raise Unavailable(
+            "the registry gave this App up, and what it has now is refused here",
+            reason="stale_cut",
+            executed=NO,
+        )
+
+    def drop(self) -> None:
+        """Have the next use read everything anew: others may believe that we are gone."""
+        self.is_dropped = True
+
+    def _read(self, store: Store, names: frozenset[str], deadline: float) -> State:
+        from fan.following import Cursor
+
+        cut = read_names(store, names, deadline)
+        return State(Cursor.of(cut.head), names, dict(cut.objects))
+
+    def _advance(self, before: State, deadline: float) -> bool:
+        from fan.following import Cursor, advance
+
+        store = self._open()
+        found = advance(store, before.cursor, deadline=deadline)
+        if found.gap is not None:
+            return self._take(self._read(store, before.names, deadline), before, deadline)
+        objects = dict(before.objects)
+        moved = {
+            diff.object: (diff.after, entry.gen)
+            for entry in found.entries
+            for diff in entry.diff
+            if before.wants(diff.object)
+        }
+        try:
+            for object, (rev, gen) in moved.items():
+                revision = store.revision(object, rev, deadline=deadline) if rev else None
+                if revision is None or revision.body is None:
+                    objects.pop(object, None)
+                else:
+                    objects[object] = msgspec.structs.replace(revision, pinned_at=gen)
+        except NotFound:  # trimmed since the log was read
+            return self._take(self._read(store, before.names, deadline), before, deadline)
+        after = State(Cursor.of(found.head), before.names, objects if moved else before.objects)
+        return self._take(after, before, deadline, found.entries)
+
+    def _take(
+        self,
+        after: State,
+        before: State,
+        deadline: float,
+        entries: tuple[Entry, ...] | None = None,
+    ) -> bool:
+        """Put a state in force; or refuse it, keep the one before with what is new in it, and
+        return False."""
+        try:
+            self.check(after)
+        except FanError as exc:
+            _log().warning("generation %d is refused: %s", after.gen, exc)
+            if after.names != before.names:
+                self.state = self._as_of(before, after, deadline)
+            if self.witness is not None:
+                self.witness.refused(after.gen, exc)
+            return False
+        self.state = after
+        if after.objects != before.objects:
+            for listener in list(self._listeners):
+                listener(after)
+        if self.witness is not None:
+            self.witness.applied(after, entries)
+        return True
+
+    def _as_of(self, before: State, after: State, deadline: float) -> State:
+        """What was in force, with the new names as they were then."""
+        if before.cursor is None or not before.gen:
+            return State(before.cursor, after.names, before.objects)
+        cut = read_names(self._open(), after.names, deadline, gen=before.gen)
+        return State(before.cursor, after.names, dict(cut.objects))
+
+    def check(self, state: State) -> None:
+        """Raise FanError where a state would not fit what is built on this mirror."""
+        for check in list(self._checks):
+            check(state)
+
+    def validate(self, check: Callable[[State], None]) -> Callable[[], None]:
+        """Have `check` asked before a state is put in force: it raises FanError to refuse it.
+        Returns what ends that."""
+        return _entered(self._checks, check)
+
+    def listen(self, listener: Callable[[State], None]) -> Callable[[], None]:
+        """Have `listener` called with each state whose objects differ from the one before, before
+        that is acknowledged. Returns what ends that."""
+        return _entered(self._listeners, listener)
+
+    def _on_hint(self, hint: Hint) -> None:
+        if hint == "lost":
+            return  # what is at hand is the best there is until the store is back
+        try:
+            self.refresh()
+        except FanError as exc:
+            # It stays as it was; the next hint reads it again.
+            _log().warning("the registry could not be read again: %s", exc)
+
+    def close(self) -> None:
+        """End the watch. Twice does no harm."""
+        with self._lock:
+            self._is_closed = True
+            watch, self._watch = self._watch, None
+            self._listeners.clear()
+            self._checks.clear()
+        if watch is not None:
+            watch.close()
+
+    def _deadline(self, deadline: float | None) -> float:
+        return time.monotonic() + self._timeout if deadline is None else deadline
+
+
+def read_names(
+    store: Store, names: Iterable[str], deadline: float, *, gen: int | None = None
+) -> Cut:
+    """The objects of these names, and all below those that end in `/`, in one consistent
+    reading."""
+    names = sorted(names)
+    for _ in range(3):
+        try:
+            return _read_once(store, names, deadline, gen)
+        except NotFound:
+            if gen is not None:
+                raise
+            continue  # the generation went away between the first prefix and the last
+    return _read_once(store, names, deadline, gen)
+
+
+def _read_once(store: Store, names: list[str], deadline: float, gen: int | None) -> Cut:
+    prefixes = [name for name in names if name.endswith("/")]
+    plain = [name for name in names if not name.endswith("/")]
+    cut = store.read(plain, gen=gen, deadline=deadline)
+    objects, deleted = dict(cut.objects), dict(cut.deleted)
+    for prefix in prefixes:
+        # Of the same generation as the first: what changes in between is not in it.
+        at = gen if gen is not None else cut.head.gen or None
+        below = store.read(prefix=prefix, gen=at, deadline=deadline)
+        objects.update(below.objects)
+        deleted.update(below.deleted)
+    return Cut(cut.head, objects, deleted)
+
+
+def _entered(entries: list[Callable[[State], None]], entry: Callable[[State], None]) -> Callable[
+    [], None
+]:  # fmt: skip
+    entries.append(entry)
+
+    def end() -> None:
+        if entry in entries:
+            entries.remove(entry)
+
+    return end
+
+
+def _log() -> Any:
+    import logging  # a one-shot command has nothing to log
+
+    return logging.getLogger("fan")

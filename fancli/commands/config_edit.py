@@ -1,0 +1,96 @@
+"""`fan config edit`: a config in the user's editor, written back if nobody changed it meanwhile."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from fancli.configs import key_argument, opened, parse_json
+from fancli.group import command
+from fancli.options import Common, common
+from fancli.params import read_text
+from fancli.writes import Writing, writing
+
+if TYPE_CHECKING:
+    from fancli.env import Environment
+
+
+@command(
+    "edit",
+    short_help="Change a config in $EDITOR.",
+    examples=(
+        "fan config edit orders/limits",
+        "EDITOR=nano fan config edit orders/theme -m colder",
+    ),
+)
+@key_argument
+@common
+@writing
+def edit(common: Common, *, writing: Writing, key: str) -> int:
+    """Change a config in $VISUAL or $EDITOR: a string as it is, anything else as JSON. What comes
+    back must fit its schema, and is written only if nobody changed the config meanwhile (exit 10);
+    what is refused stays in a file that the message names."""
+    from fan import FanError
+
+    with opened(common, key) as (config, deadline):
+        entry = config.entry(key, deadline=deadline)
+        is_text = isinstance(entry.value, str)
+        path = _written(key, entry.value, is_text)
+        try:
+            _run(common.env, path)
+            value = _read(path, is_text, common.env)
+            # The editor took its time: the budget begins anew.
+            done = config.set(key, value, if_rev=entry.rev, how=writing.how)
+        except FanError as exc:
+            exc.message += f"; what was edited is in {path}"
+            raise
+        except BaseException:
+            common.out.note(f"what was edited is in {path}")
+            raise
+        os.unlink(path)
+    return writing.report(done)
+
+
+def _written(key: str, value: Any, is_text: bool) -> str:
+    from tempfile import mkstemp
+
+    name = "".join(c if c.isalnum() else "-" for c in key)[-40:]
+    fd, path = mkstemp(prefix=f"fan-{name}-", suffix=".txt" if is_text else ".json")
+    body = value if is_text else msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    with open(fd, "w", encoding="utf-8", newline="") as file:
+        file.write(f"{body}\n")  # as editors end a text; taken away again
+    return path
+
+
+def _run(env: Environment, path: str) -> None:
+    """Run the editor and wait for it. Raises FailedPrecondition where it cannot be or failed."""
+    import shlex
+    import signal
+    import subprocess
+
+    from fan import FailedPrecondition
+
+    editor = env.vars.get("VISUAL") or env.vars.get("EDITOR") or "vi"
+    # A Ctrl-C is the editor's. A handler, since what is ignored would be ignored by it, too.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        # As git does it: the variable is a command line of the shell.
+        line = f"{editor} {shlex.quote(path)}"
+        status = subprocess.run(["/bin/sh", "-c", line], env=dict(env.vars), check=False).returncode
+    except OSError as exc:
+        raise FailedPrecondition(
+            f"the editor {editor} cannot be run: {exc.strerror}", reason="editor_failed"
+        ) from exc
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if status:
+        raise FailedPrecondition(
+            f"the editor {editor} ended with {status}: nothing was changed", reason="editor_failed"
+        )
+
+
+def _read(path: str, is_text: bool, env: Environment) -> Any:
+    text = read_text(path, "the edited text", env)
+    return text.removesuffix("\n") if is_text else parse_json(text, "the edited text")

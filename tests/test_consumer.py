@@ -1,0 +1,312 @@
+"""What an App tells the registry of what it has in force."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+import fan
+from fan.consumer import registered, users_of
+from fan.errors import PermissionDenied, Unavailable
+from fan.mirror import Mirror, State
+from fan.model import WHOLE, Consumer, Proposal, Route
+from fan.stores.base import Change, Plan
+from fan.stores.memory import MemoryStore
+from fan.stores.sqlite import SqliteStore
+
+#: A bound on hangs.
+BOUND = 10.0
+
+
+class Shop(fan.Service):
+    name = "shop"
+    version = "1.0.0"
+
+    @fan.rpc
+    def who(self) -> str:
+        return self.version
+
+
+class NewShop(Shop):
+    version = "2.0.0"
+
+
+class Limits(msgspec.Struct):
+    size: int = 1
+
+
+class World:
+    """Apps on one registry, and an operator who looks at it and changes it."""
+
+    def __init__(self, make_store: Callable[[], Any], folder: str) -> None:
+        self._make = make_store
+        self._folder = folder
+        self._apps: list[fan.App] = []
+        self.store = make_store()
+
+    def app(self, *services: fan.Service, **settings: Any) -> fan.App:
+        made = fan.App(
+            *services,
+            settings=fan.Settings(runtime_dir=self._folder, **settings),
+            store=self._make(),
+        )
+        self._apps.append(made)
+        return made
+
+    def serve(self, *services: fan.Service) -> fan.App:
+        app = self.app(*services)
+        app.start()
+        return app
+
+    def deadline(self) -> float:
+        return time.monotonic() + BOUND
+
+    def commit(self, **bodies: Any) -> int:
+        changes = tuple(
+            Change(object=name.replace("__", "/"), body=msgspec.json.encode(body))
+            for name, body in bodies.items()
+        )
+        return self.store.commit(Plan(changes=changes, verb="switch"), deadline=self.deadline()).gen
+
+    def switch(self, version: str) -> int:
+        return self.commit(route__shop=Route(versions={version: WHOLE}))
+
+    def consumers(self) -> list[Consumer]:
+        found = self.store.list("subs", deadline=self.deadline())
+        return [c for c in map(registered, found) if c is not None]
+
+    def consumer(self, app: fan.App) -> Consumer:
+        assert app.consumer is not None
+        mine = app.consumer.record.id
+        return next(c for c in self.consumers() if c.id == mine)
+
+    def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait for what a consumer is about to write."""
+        changed = threading.Event()
+        watch = self.store.watch("subs", lambda hint: changed.set())
+        try:
+            while not is_so():
+                assert changed.wait(BOUND)
+                changed.clear()
+        finally:
+            watch.close()
+
+    def close(self) -> None:
+        for app in self._apps:
+            app.close()
+        self.store.close()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def world(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[World]:
+    memory = MemoryStore("consumers")
+    stores: list[Any] = []
+
+    def make() -> Any:
+        if request.param == "memory":
+            return memory.another()
+        stores.append(SqliteStore(str(tmp_path / "registry.db")))
+        return stores[-1]
+
+    made = World(make, str(tmp_path / "run"))
+    yield made
+    made.close()
+    for store in stores:
+        store.close()
+    memory.close()
+
+
+def test_who_uses_a_service_is_registered_with_the_generation_in_force(world: World) -> None:
+    world.serve(Shop())
+    caller = world.app()
+    assert caller.using(transport="ipc").call("shop.who") == "1.0.0"
+    found = world.consumer(caller)
+    head = world.store.head(deadline=world.deadline())
+    assert found.uses == ("shop",)
+    assert (found.applied.epoch, found.applied.gen, found.applied.op) == (
+        head.epoch, head.gen, head.op,
+    )  # fmt: skip
+    assert (found.app, found.nack) == ("app", None)
+
+
+def test_it_is_registered_before_it_reads(world: World) -> None:
+    world.serve(Shop())
+    caller, seen = world.app(), []
+    read = caller.store.read
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        seen.append([c.uses for c in world.consumers() if c.app == caller.name])
+        return read(*args, **kwargs)
+
+    caller.discovery.service("shop")  # looked at, and then used
+    assert caller.mirror.state.gen
+    caller.store.read = spy  # type: ignore[method-assign]
+    caller.config.get("other/theme")
+    assert ("other", "shop") in seen[0]
+
+
+def test_a_switch_is_applied_and_then_acknowledged(world: World) -> None:
+    world.serve(Shop())
+    world.serve(NewShop())
+    caller = world.app()
+    caller.call("shop.who")
+    gen = world.switch("2.0.0")
+    world.until(lambda: world.consumer(caller).applied.gen == gen)
+    assert caller.call("shop.who") == "2.0.0"
+
+
+def test_what_concerns_others_is_not_acknowledged_at_once(world: World) -> None:
+    world.serve(Shop())
+    caller = world.app()
+    caller.call("shop.who")
+    before = world.consumer(caller)
+    world.commit(config__other__theme="dark")
+    caller.mirror.refresh()
+    assert caller.discovery.gen > before.applied.gen
+    assert world.consumer(caller) == before
+
+
+def test_a_config_that_does_not_fit_is_refused_with_the_route_of_its_generation(
+    world: World,
+) -> None:
+    world.serve(Shop())
+    world.serve(NewShop())
+    caller = world.app()
+    limits = caller.config.bind("shop/limits", Limits)
+    assert caller.call("shop.who") == "1.0.0"
+    gen = world.commit(
+        route__shop=Route(versions={"2.0.0": WHOLE}), config__shop__limits={"size": "large"}
+    )
+    world.until(lambda: world.consumer(caller).nack is not None)
+    nack = world.consumer(caller).nack
+    assert nack is not None
+    assert nack.gen == gen
+    assert "size" in nack.error
+    assert world.consumer(caller).applied.gen < gen
+    assert (caller.call("shop.who"), limits.value.size) == ("1.0.0", 1)
+    good = world.commit(config__shop__limits={"size": 3})
+    world.until(lambda: world.consumer(caller).applied.gen == good)
+    assert world.consumer(caller).nack is None
+    assert (caller.call("shop.who"), limits.value.size) == ("2.0.0", 3)
+
+
+def propose(world: World, op: str, **bodies: Any) -> Any:
+    session = world.store.open_session(deadline=world.deadline())
+    proposal = Proposal(
+        changes={name.replace("__", "/"): msgspec.json.encode(b) for name, b in bodies.items()}
+    )
+    world.store.put(
+        "prep", op, msgspec.json.encode(proposal), session=session, deadline=world.deadline()
+    )
+    return session
+
+
+def test_a_proposal_is_voted_on_and_changes_nothing(world: World) -> None:
+    world.serve(Shop())
+    caller = world.app()
+    caller.config.bind("shop/limits", Limits)
+    caller.call("shop.who")
+    propose(world, "good", config__shop__limits={"size": 2}).close()
+    sessions = [propose(world, "good", config__shop__limits={"size": 2})]
+    world.until(lambda: "good" in world.consumer(caller).votes)
+    sessions.append(propose(world, "bad", config__shop__limits={"size": "large"}))
+    world.until(lambda: "bad" in world.consumer(caller).votes)
+    sessions.append(propose(world, "foreign", config__other__limits={"size": "large"}))
+    sessions.append(propose(world, "later", route__shop=Route(versions={"1.0.0": WHOLE})))
+    world.until(lambda: "later" in world.consumer(caller).votes)
+    votes = world.consumer(caller).votes
+    assert set(votes) == {"good", "bad", "later"}
+    assert (votes["good"].ok, votes["bad"].ok) == (True, False)
+    assert "size" in votes["bad"].error
+    assert caller.config.get("shop/limits") is None
+    for session in sessions:
+        session.close()
+
+
+def test_who_was_given_up_registers_again_and_reads_anew_before_it_calls(tmp_path: Any) -> None:
+    memory = MemoryStore("consumers")
+    world = World(memory.another, str(tmp_path / "run"))
+    world.serve(Shop())
+    world.serve(NewShop())
+    caller = world.app()
+    caller.call("shop.who")
+    assert caller.consumer is not None
+    session = caller.consumer._session
+    assert session is not None
+    gen = world.switch("2.0.0")
+    caller.store.expire(session)  # type: ignore[attr-defined]
+    world.until(lambda: any(c.applied.gen == gen for c in world.consumers() if c.app == "app"))
+    assert caller.call("shop.who") == "2.0.0"
+    assert world.consumer(caller).id == caller.consumer.record.id
+    world.close()
+    memory.close()
+
+
+def test_where_the_registry_lets_nobody_register_calls_go_on(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.serve(Shop())
+    caller = world.app()
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise PermissionDenied("readers do not write")
+
+    caller.store.put = refuse  # type: ignore[method-assign]
+    assert caller.call("shop.who") == "1.0.0"
+    assert "switches will not wait for this App: readers do not write" in caplog.text
+
+
+def test_who_leaves_is_no_consumer_any_more(world: World) -> None:
+    world.serve(Shop())
+    caller = world.app()
+    caller.call("shop.who")
+    mine = world.consumer(caller).id
+    caller.close()
+    assert mine not in [c.id for c in world.consumers()]
+
+
+@pytest.mark.parametrize(
+    ("object", "service"),
+    [
+        ("route/shop", "shop"),
+        ("config/shop/theme", "shop"),
+        ("config/shop", "shop"),
+        ("schema/shop/theme", ""),
+    ],
+)
+def test_a_change_concerns_the_users_of_a_service(object: str, service: str) -> None:
+    assert users_of(object) == service
+
+
+def test_after_a_refusal_a_lost_registration_fails_what_uses_it_if_so_wanted() -> None:
+    with MemoryStore("loss") as store:
+        deadline = time.monotonic() + BOUND
+
+        def commit(body: bytes) -> None:
+            change = Change(object="config/a", body=body)
+            store.commit(Plan(changes=(change,), verb="set"), deadline=deadline)
+
+        def check(state: State) -> None:
+            if state.body("config/a") == b'"bad"':
+                raise fan.InvalidArgument("no")
+
+        for on_loss in ("stale", "fail"):
+            commit(b'"good"')
+            mirror = Mirror(lambda: store, on_loss=on_loss)
+            mirror.validate(check)
+            mirror.use("config/a")
+            commit(b'"bad"')
+            assert mirror.refresh().body("config/a") == b'"good"'
+            mirror.drop()
+            if on_loss == "stale":
+                assert mirror.use("config/a").body("config/a") == b'"good"'
+            else:
+                with pytest.raises(Unavailable) as caught:
+                    mirror.use("config/a")
+                assert (caught.value.reason, caught.value.executed) == ("stale_cut", "no")
+            mirror.close()

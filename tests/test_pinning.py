@@ -1,0 +1,177 @@
+"""One request never mixes two generations; a retired version is told, and tried again once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+import fan
+from fan.model import WHOLE, Route
+from fan.stores.base import Change, Plan
+from fan.stores.memory import MemoryStore
+
+BOUND = 10.0
+
+
+class Back(fan.Service):
+    name = "back"
+    version = "1.0.0"
+
+    @fan.rpc
+    def who(self) -> str:
+        return self.version
+
+
+class NewBack(Back):
+    version = "2.0.0"
+
+
+class Front(fan.Service):
+    name = "front"
+    version = "1.0.0"
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+
+    @fan.rpc
+    def ask(self) -> list[Any]:
+        first = self.app.call("back.who")
+        self.entered.set()
+        self.go_on.wait(BOUND)
+        context = fan.current()
+        assert context is not None
+        return [first, self.app.call("back.who"), context.gen]
+
+
+class World:
+    def __init__(self, folder: str) -> None:
+        self.store = MemoryStore("pins")
+        self._folder = folder
+        self._apps: list[fan.App] = []
+
+    def app(self, *services: fan.Service) -> fan.App:
+        settings = fan.Settings(runtime_dir=self._folder)
+        self._apps.append(fan.App(*services, settings=settings, store=self.store))
+        return self._apps[-1]
+
+    def serve(self, *services: fan.Service) -> fan.App:
+        app = self.app(*services)
+        app.start()
+        return app
+
+    def route(self, service: str, route: Route) -> int:
+        change = Change(object=f"route/{service}", body=msgspec.json.encode(route))
+        plan = Plan(changes=(change,), verb="switch")
+        return self.store.commit(plan, deadline=time.monotonic() + BOUND).gen
+
+    def close(self) -> None:
+        for app in self._apps:
+            app.close()
+        self.store.close()
+
+
+@pytest.fixture
+def world(tmp_path: Any) -> Iterator[World]:
+    made = World(str(tmp_path / "run"))
+    yield made
+    made.close()
+
+
+def until(app: fan.App, gen: int) -> None:
+    """Have an App put a generation in force, and wait for what it does with it."""
+    app.mirror.refresh()
+    assert app.discovery.gen >= gen
+
+
+def test_a_call_tree_stays_in_the_generation_that_it_began_in(world: World) -> None:
+    front = Front()
+    world.serve(Back())
+    world.serve(NewBack())
+    server, caller = world.serve(front), world.app()
+    pending = caller.submit("front.ask")
+    assert front.entered.wait(BOUND)
+    gen = world.route("back", Route(versions={"2.0.0": WHOLE}))
+    until(server, gen)
+    front.go_on.set()
+    first, second, pinned = pending.result(BOUND)
+    assert (first, second) == ("1.0.0", "1.0.0")
+    assert pinned == gen - 1
+    front.go_on.set()
+    assert caller.call("front.ask") == ["2.0.0", "2.0.0", gen]
+
+
+def test_a_generation_that_is_not_kept_any_more_is_unavailable_and_did_not_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.serve(Back())
+    app = world.app()
+    info = app.discovery.service("back")
+    monkeypatch.setattr("fan.stores.memory.RETENTION", 1)
+    for version in ("1.0.0", "2.0.0", "3.0.0"):
+        gen = world.route("back", Route(versions={version: WHOLE}))
+    until(app, gen)
+    info = app.discovery.service("back")
+    with pytest.raises(fan.Unavailable) as caught:
+        app.discovery.as_of(info, 1, time.monotonic() + BOUND)
+    assert (caught.value.reason, caught.value.executed) == ("stale_pin", "no")
+
+
+def test_a_retired_version_is_told_and_the_entry_tries_the_new_route_once(world: World) -> None:
+    old = world.serve(Back())
+    world.serve(NewBack())
+    caller = world.app()
+    assert caller.call("back.who") == "1.0.0"
+    stale = caller.discovery.service("back")
+    gen = world.route("back", Route(versions={"2.0.0": WHOLE}, retired=("1.0.0",)))
+    until(old, gen)
+    (address,) = next(i for i in stale.instances if i.version == "1.0.0").addresses
+    with pytest.raises(fan.FailedPrecondition) as caught:
+        caller.using(peers=(address.url,), retries=0).call("back.who")
+    assert (caught.value.reason, caught.value.executed) == ("stale_route", "no")
+    assert caught.value.details["gen"] == gen
+    assert caller.call("back.who") == "2.0.0"
+
+
+def test_a_retired_version_is_not_found_by_those_who_ask_for_it(world: World) -> None:
+    world.serve(Back())
+    world.serve(NewBack())
+    world.route("back", Route(versions={"2.0.0": WHOLE}, retired=("1.0.0",)))
+    caller = world.app()
+    with pytest.raises(fan.Unavailable) as caught:
+        caller.call("back.who@1")
+    assert caught.value.reason == "no_instance"
+
+
+def test_a_replaced_service_is_answered_by_the_other_one(world: World) -> None:
+    class Other(fan.Service):
+        name = "other"
+        version = "3.0.0"
+
+        @fan.rpc
+        def who(self) -> str:
+            return "other"
+
+    world.serve(Back())
+    world.serve(Other())
+    caller = world.app()
+    assert caller.call("back.who") == "1.0.0"
+    gen = world.route("back", Route(versions={"1.0.0": WHOLE}, replaced_by="other@3"))
+    until(caller, gen)
+    assert caller.call("back.who") == "other"
+    assert caller.client.resolve("back", "who").why[0] == "service other: instead of back"
+
+
+def test_services_that_replace_each_other_are_refused(world: World) -> None:
+    world.serve(Back())
+    world.serve(Front())
+    world.route("back", Route(versions={"1.0.0": WHOLE}, replaced_by="front"))
+    world.route("front", Route(versions={"1.0.0": WHOLE}, replaced_by="back"))
+    with pytest.raises(fan.FailedPrecondition, match="back -> front -> back") as caught:
+        world.app().call("back.who")
+    assert caught.value.reason == "replacement_loop"

@@ -33,6 +33,7 @@ TRANSPORTS = {
     "local": "fan.transports.local:LocalTransport",
     "ipc": "fan.transports.ipc:IpcTransport",
     "http": "fan.transports.http:HttpTransport",
+    "amqp": "fan.transports.amqp:AmqpTransport",
     "redis": "fan.transports.redis:RedisTransport",
     "database": "fan.transports.database:DatabaseTransport",
 }

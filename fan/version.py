@@ -19,7 +19,7 @@ from fan.config_values import CONFIG, SCHEMA
 from fan.errors import DeadlineExceeded, InvalidArgument, Unavailable
 from fan.model import WHOLE, Route, ServiceInfo
 from fan.stores.base import Cut, Entry, Plan, Store
-from fan.version_confirm import Confirm, Roll, Tally, looks, wait
+from fan.version_confirm import Confirm, Roll, looks, not_confirmed, wait
 from fan.version_flow import Flow, Job, Switched, undo_plan
 from fan.version_history import Generation, difference, history
 from fan.version_routes import (
@@ -362,18 +362,25 @@ class Versions:
         *,
         confirm: Confirm = _CONFIRMED,
         deadline: float | None = None,
-    ) -> tuple[int, Tally]:
-        """Wait until enough of its consumers have applied generation `gen`, by default the newest;
-        which one it was, and how they stand in the end. Raises NotFound, and Aborted (undone_by,
-        superseded_by) where it is not in force any more."""
+    ) -> Switched:
+        """Wait until enough of its consumers have applied generation `gen`, by default the newest.
+        Raises NotFound, and Aborted (undone_by, superseded_by) where it is not in force any
+        more."""
         until = self._deadline(deadline)
         store = self._open()
         head = store.head(deadline=until)
         gen = head.gen if gen is None else gen
         if not gen:
-            return 0, Tally()
-        roll = Roll(store, head.epoch, entry_of(store, gen, until))
-        return gen, wait(store, roll, confirm, self._timeout)
+            return Switched(gen=0, op="", is_changed=False)
+        entry = entry_of(store, gen, until)
+        tally = wait(store, Roll(store, head.epoch, entry), confirm, self._timeout)
+        return Switched(
+            gen=gen,
+            op=entry.op,
+            is_changed=False,
+            confirmed=tally,
+            failure=None if tally.is_enough(confirm.need) else not_confirmed(gen, tally),
+        )
 
     def _made(self, how: Write, deadline: float) -> Entry | None:
         """The generation of an earlier try of the op, None where there is none that is kept."""

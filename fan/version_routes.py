@@ -201,24 +201,3 @@ def check_not_paused(service: str, route: Route | None) -> None:
         raise FailedPrecondition(
             f"the route of {service} is paused: fan version resume {service}", reason="paused"
         )
-
-
-def describe(route: Route | None) -> str:
-    """A route in a line: `1.0.0 95%, 2.0.0 5%`."""
-    if route is None:
-        return "unrouted"
-    parts = [_shares(route.versions)] if route.versions else []
-    parts += [f"{method} {_shares(own)}" for method, own in sorted(route.overrides.items())]
-    if route.replaced_by:
-        parts = [f"replaced by {route.replaced_by}"]
-    parts += [f"sticky {route.sticky}"] if route.sticky else []
-    parts += ["paused"] if route.is_paused else []
-    parts += [f"retired {', '.join(route.retired)}"] if route.retired else []
-    return "; ".join(parts)
-
-
-def _shares(weights: Mapping[str, int]) -> str:
-    live = {v: weights[v] for v in newest_last(weights) if weights[v] > 0}
-    if len(live) == 1:
-        return next(iter(live))
-    return ", ".join(f"{v} {w / 100:g}%" for v, w in live.items())

@@ -226,6 +226,7 @@ TABLE: dict[str, Row] = {
     "fancli.render": row(PROGRAM),
     "fancli.request": row(PROGRAM, "click"),
     "fancli.scripts": row(PROGRAM),
+    "fancli.switching": row(PROGRAM, "click"),
     "fancli.tap": row(PROGRAM),
     "fancli.topics": row(PROGRAM),
     "fancli.watching": row(PROGRAM),
@@ -249,6 +250,12 @@ TABLE: dict[str, Row] = {
     "fancli.commands.run": row(COMMAND, "click"),
     "fancli.commands.serve": row(COMMAND, "click"),
     "fancli.commands.settings": row(COMMAND),
+    "fancli.commands.version": row(COMMAND),
+    "fancli.commands.version_read": row(COMMAND, "click"),
+    "fancli.commands.version_rollback": row(COMMAND, "click"),
+    "fancli.commands.version_share": row(COMMAND, "click"),
+    "fancli.commands.version_state": row(COMMAND, "click"),
+    "fancli.commands.version_switch": row(COMMAND, "click"),
 }
 
 #: Everybody may import these, and the standard library less the OWNED part of it.

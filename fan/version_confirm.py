@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 import msgspec
 
 from fan.consumer import SUBSCRIBERS, registered, users_of
-from fan.errors import MAYBE, Aborted, DeadlineExceeded, FanError, Unavailable
+from fan.errors import MAYBE, YES, Aborted, DeadlineExceeded, FanError, Unavailable
 from fan.following import RETRY, Cursor, advance
 from fan.model import Consumer
 from fan.stores.base import HEAD, Entry, Store
@@ -182,6 +182,7 @@ class Roll:
         raise Aborted(
             f"generation {gen} is {what.replace('_', ' ')} generation {first.gen}",
             reason=what,
+            executed=YES,
             details={what: first.gen, "gen": gen},
         )
 
@@ -245,7 +246,7 @@ def not_confirmed(gen: int, tally: Tally) -> FanError:
         f"generation {gen} is in force, and {len(tally.laggards)} of its {tally.total} subscribers"
         f" have not applied it: {'; '.join([*refused, *behind])}",
         reason="not_confirmed",
-        executed="yes",
+        executed=YES,
         details={"gen": gen, "laggards": [told(c) for c in tally.laggards]},
     )
 

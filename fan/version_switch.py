@@ -219,10 +219,7 @@ class SwitchPlan:
     def make(self, cut: Cut) -> Plan:
         """The plan. Raises FailedPrecondition: paused, version_missing, no_live_instance,
         too_few_instances, no_other_version."""
-        changes = [
-            msgspec.structs.replace(change, from_rev=pin_of(cut, change.object))
-            for change in self._configs
-        ]
+        changes: list[Change] = []
         used: set[str] = set()
         for service in self.services:
             before = route_of(cut, service)
@@ -240,6 +237,10 @@ class SwitchPlan:
         if unused := self._weights.keys() - used:
             info = self._fleet.find(self.services[0])
             raise version_missing(info, min(unused))
+        changes += (
+            msgspec.structs.replace(change, from_rev=pin_of(cut, change.object))
+            for change in self._configs
+        )
         return Plan(changes=tuple(changes), verb="switch", forced=self._fleet.is_forced)
 
     def _moved(self, route: Route | None, aim: Aim, used: set[str]) -> Route:

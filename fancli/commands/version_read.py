@@ -62,7 +62,7 @@ def _row(common: Common, each: Generation, *, is_text: bool) -> dict[str, Any]:
         marks += ["forced"] if each.forced else []
         marks += [f"undone by {each.undone_by}"] if each.undone_by else []
         row["verb"] = f"{each.verb} ({', '.join(marks)})" if marks else each.verb
-        row["changes"] = [_text(step) for step in each.steps]
+        row["changes"] = "; ".join(_text(step) for step in each.steps)
     return row
 
 

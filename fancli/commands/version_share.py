@@ -202,7 +202,7 @@ def retire(
     check_name("SVC", service)
 
     def tell(seconds: float) -> None:
-        common.out.note(f"waits {seconds:.1f}s: so long may a call of {version} be under way")
+        common.out.note(f"waits {seconds:.1f}s: so long may a call that began before be under way")
 
     how = Confirm(need=confirm, timeout=confirm_timeout, on_progress=progress(common))
     with opened(common, service) as (versions, deadline):

@@ -56,13 +56,15 @@ class Tally(msgspec.Struct, frozen=True):
 class Confirm(msgspec.Struct, frozen=True, kw_only=True):
     """How a new generation is to be confirmed: by which share of its consumers (`need`, 0: nobody
     is waited for), within how many seconds, and whether it is taken back where it is not. With
-    `prepare` all of them say before whether they can take it, or nothing is changed. `on_progress`
-    is called with each change of the tally."""
+    `prepare` all of them say before whether they can take it, or nothing is changed. `on_commit` is
+    called with the new generation, and the one that it undoes, before it is confirmed;
+    `on_progress` with each change of the tally."""
 
     need: float = 1.0
     timeout: float = 30.0
     auto_rollback: bool = False
     prepare: bool = False
+    on_commit: Callable[[int, Entry | None], None] | None = None
     on_progress: Callable[[Tally], None] | None = None
 
 

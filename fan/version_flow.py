@@ -83,6 +83,8 @@ class Flow:
         )  # fmt: skip
         if not done.is_changed or self._how.dry_run:
             return result
+        if self._confirm.on_commit is not None:
+            self._confirm.on_commit(done.gen, self._job.undoes)
         return self._confirmed(result)
 
     # Planning and committing
@@ -169,8 +171,14 @@ class Flow:
                 )  # fmt: skip
             roll = Roll(self._store, epoch, entry, seen=self._seen)
             tally = wait(self._store, roll, self._confirm, self._timeout)
+        except Aborted as exc:  # undone or overtaken by somebody else meanwhile
+            failure = DeadlineExceeded(
+                f"generation {result.gen} was not confirmed: {exc}", reason="not_confirmed",
+                executed="yes", details=exc.details,
+            )  # fmt: skip
+            return msgspec.structs.replace(result, failure=failure)
         except FanError as exc:
-            if not self._confirm.need and exc.reason not in ("undone_by", "superseded_by", "reset"):
+            if not self._confirm.need and exc.reason != "reset":
                 return result  # nobody asked
             return msgspec.structs.replace(result, failure=exc)
         result = msgspec.structs.replace(result, confirmed=tally)

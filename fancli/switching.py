@@ -114,6 +114,7 @@ def confirming(f: Callable[..., Any]) -> Callable[..., Any]:
             timeout=confirm_timeout,
             auto_rollback=auto_rollback,
             prepare=prepare,
+            on_commit=committed(common),
             on_progress=progress(common),
         )
         try:
@@ -175,6 +176,25 @@ min_healthy = add_options(
 )
 
 
+def committed(common: Common) -> Callable[[int, Any], None]:
+    """Tell what is in force and how it is undone before anybody is waited for: whoever is stopped
+    meanwhile has read it."""
+
+    def tell(gen: int, undoes: Any) -> None:
+        if not common.env.is_json:
+            if undoes is not None:
+                common.out.note(f"undoes {_author(undoes)}")
+            common.out.note(f"generation {gen}")
+            common.out.note(f"undo: {_undo(common, gen)}")
+
+    return tell
+
+
+def _undo(common: Common, gen: int) -> str:
+    line = f"fan version rollback {gen}{common.again}"
+    return line if common.env.show_secrets else mask_url(line)
+
+
 def progress(common: Common) -> Callable[[Tally], None]:
     """Tell how many have it in force by now, on a terminal."""
     return lambda tally: common.out.progress(f"confirmed {len(tally.applied)}/{tally.total}")
@@ -190,7 +210,7 @@ def report(common: Common, writing: Writing, done: Switched) -> int:
         common.out.warn(warning)
     undo = None
     if done.is_changed and not is_dry and not done.rolled_back:
-        undo = f"fan version rollback {done.gen}{common.again}"
+        undo = _undo(common, done.gen)
     status = Exit.OK
     if done.failure is not None:
         status = exit_of(done.failure.code, done.failure.reason, done.failure.executed)
@@ -200,7 +220,7 @@ def report(common: Common, writing: Writing, done: Switched) -> int:
             "gen": done.gen,
             "op": done.op or None,
             "changes": [change(common, done.gen, step) for step in done.steps],
-            "undo": undo if common.env.show_secrets or undo is None else mask_url(undo),
+            "undo": undo,
             "confirmed": tally_object(done.confirmed),
         }
         more: dict[str, Any] = {"dry_run": True} if is_dry else {}
@@ -208,9 +228,9 @@ def report(common: Common, writing: Writing, done: Switched) -> int:
         more |= {"undoes": done.undoes.gen} if done.undoes is not None else {}
         _object(common, {**told, **more}, done, status)
         return status
-    if done.undoes is not None:
-        common.out.note(f"undoes {_author(done.undoes)}")
     if is_dry:
+        if done.undoes is not None:
+            common.out.note(f"undoes {_author(done.undoes)}")
         for step in done.steps:
             common.out.text(line(common, step))
         if not done.steps:
@@ -219,10 +239,7 @@ def report(common: Common, writing: Writing, done: Switched) -> int:
     if not done.is_changed:
         common.out.note(f"unchanged, generation {done.gen}")
         return status
-    common.out.note(f"generation {done.gen}")
     tell_tally(common, done.confirmed)
-    if undo is not None:
-        common.out.note(f"undo: {undo}")
     return status if done.failure is None else common.out.fail(done.failure)
 
 

@@ -13,6 +13,7 @@ from fancli.options import Common, common
 from fancli.params import Usage, check_name
 from fancli.switching import (
     WHOLE,
+    committed,
     confirming,
     force,
     min_healthy,
@@ -169,9 +170,10 @@ def _freeze(common: Common, writing: Writing, service: str, verb: str) -> int:
     from fan import Confirm
 
     check_name("SVC", service)
+    how = Confirm(need=0.0, on_commit=committed(common))
     with opened(common, service) as (versions, deadline):
         act = versions.pause if verb == "pause" else versions.resume
-        done = act(service, how=writing.how, confirm=Confirm(need=0.0), deadline=deadline)
+        done = act(service, how=writing.how, confirm=how, deadline=deadline)
         return report(common, writing, done)
 
 
@@ -204,7 +206,12 @@ def retire(
     def tell(seconds: float) -> None:
         common.out.note(f"waits {seconds:.1f}s: so long may a call that began before be under way")
 
-    how = Confirm(need=confirm, timeout=confirm_timeout, on_progress=progress(common))
+    how = Confirm(
+        need=confirm,
+        timeout=confirm_timeout,
+        on_commit=committed(common),
+        on_progress=progress(common),
+    )
     with opened(common, service) as (versions, deadline):
         try:
             done = versions.retire(

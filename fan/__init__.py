@@ -25,6 +25,8 @@ _HOME = {
     "ConfigEntry": "config_history",
     "ConfigEvent": "config_history",
     "ConfigWatch": "config_watch",
+    "Confirm": "version_confirm",
+    "Consumer": "model",
     "Context": "context",
     "DataLoss": "errors",
     "DeadlineExceeded": "errors",
@@ -32,6 +34,7 @@ _HOME = {
     "Executor": "executor",
     "FailedPrecondition": "errors",
     "FanError": "errors",
+    "Generation": "version_history",
     "Instance": "model",
     "Interface": "model",
     "Internal": "errors",
@@ -63,6 +66,10 @@ _HOME = {
     "Unavailable": "errors",
     "Unimplemented": "errors",
     "Unknown": "errors",
+    "Status": "version_state",
+    "Switched": "version_flow",
+    "Tally": "version_confirm",
+    "Versions": "version",
     "Write": "writing",
     "Written": "writing",
     "current": "context",
@@ -162,6 +169,7 @@ if TYPE_CHECKING:
     from fan.middleware.base import Options as Options
     from fan.model import Address as Address
     from fan.model import Choice as Choice
+    from fan.model import Consumer as Consumer
     from fan.model import Instance as Instance
     from fan.model import Interface as Interface
     from fan.model import Letter as Letter
@@ -184,6 +192,12 @@ if TYPE_CHECKING:
     from fan.settings import parse_duration as parse_duration
     from fan.tools.servers import Servers as Servers
     from fan.tools.servers import ServerStatus as ServerStatus
+    from fan.version import Versions as Versions
+    from fan.version_confirm import Confirm as Confirm
+    from fan.version_confirm import Tally as Tally
+    from fan.version_flow import Switched as Switched
+    from fan.version_history import Generation as Generation
+    from fan.version_state import Status as Status
     from fan.writing import Write as Write
     from fan.writing import Written as Written
 

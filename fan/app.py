@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from fan.lifecycle import Lifecycle
     from fan.middleware.metrics import Metrics
     from fan.tracers.base import Tracer
+    from fan.version import Versions
 
 
 class App:
@@ -238,6 +239,13 @@ class App:
                     mirror=self.mirror,
                 )
             return self._config
+
+    @property
+    def versions(self) -> Versions:
+        """Which versions take calls: `app.versions.switch({"shop": "2"})`, `.rollback()`."""
+        from fan.version import Versions
+
+        return Versions(lambda: self.store, timeout=self.settings.timeout)
 
     @property
     def pool(self) -> ThreadPoolExecutor:

@@ -209,8 +209,8 @@ class Sender:
             return peer(call.service, call.method, options, call.tried)
         if call.kind == "push" and (transport := self._queue_of(call)) is not None:
             return self._queued(call, transport)
-        sticky = options.sticky or call.traceparent[3:35]
         table: Table = call.table
+        sticky = options.sticky or _sticky(call, table) or call.traceparent[3:35]
         if call.attempt:
             if not call.gen:  # `retry` found the route stale
                 picker.look_again(table, call.deadline)
@@ -321,6 +321,24 @@ class Sender:
             rest["principal"] = options.principal or parent.principal
             rest["hops"] = parent.hops + 1
         return rest
+
+
+def _sticky(call: Call, table: Table) -> str:
+    """The value that the route says calls stick to; empty where the call has none."""
+    route = table.info.route
+    if route is None or not route.sticky:
+        return ""
+    kind, _, name = route.sticky.partition(":")
+    options, parent = call.options, call.parent
+    if kind == "header":
+        found = options.headers.get(name) or (parent.headers.get(name) if parent else None)
+    elif kind == "baggage":
+        found = options.baggage.get(name) or (parent.baggage.get(name) if parent else None)
+    elif kind == "principal":
+        found = options.principal or (parent.principal if parent else None)
+    else:
+        return ""
+    return found or ""
 
 
 def client_chain(layers: list[Middleware], pick: Callable[..., Steps], send: CallNext) -> CallNext:

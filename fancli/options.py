@@ -45,6 +45,16 @@ class Common:
         flags = {**self._flags, **(more or {})}
         return load_settings(flags, env=self.env.vars, profile=self._profile)
 
+    @property
+    def again(self) -> str:
+        """The options that another command takes to reach the same registry, as they were
+        given."""
+        from shlex import quote
+
+        given = (("-n", self._flags["namespace"]), ("--registry", self._flags["registry"]),
+                 ("--profile", self._profile))  # fmt: skip
+        return "".join(f" {option} {quote(str(value))}" for option, value in given if value)
+
     def app(self, **how: Any) -> App:
         """An App for one command: nothing is watched, every look-up reads the registry."""
         from fan import App

@@ -40,6 +40,8 @@ class Output:
 
     def __init__(self, env: Environment) -> None:
         self.env = env
+        #: Whether the line on stderr is one that comes and goes.
+        self._is_shown = False
 
     # --- stdout ---
 
@@ -123,10 +125,24 @@ class Output:
         """A line for the person. A stderr that is gone is nobody's failure."""
         if self.env.stderr is None:
             return
+        self.progress("")
         try:
             _write(self.env.stderr, f"{text}\n".encode("utf-8", "surrogateescape"))
         except (OSError, ValueError):
             self.env.stderr = None
+
+    def progress(self, text: str) -> None:
+        """A line that replaces itself, on a terminal only; the empty one takes it away."""
+        env = self.env
+        if env.stderr is None or not (text or self._is_shown):
+            return
+        if env.is_quiet or env.is_json or env.is_dumb or not env.stderr_is_tty:
+            return
+        self._is_shown = bool(text)
+        try:
+            _write(env.stderr, f"\r\x1b[K{text}".encode())
+        except (OSError, ValueError):
+            env.stderr = None
 
     def note(self, text: str) -> None:
         """Talk that -q silences."""

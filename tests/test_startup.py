@@ -62,10 +62,11 @@ PROGRAM = names(
 LOOK_UP = names(
     """
     fan fan.discovery fan.errors fan.message fan.model fan.names fan.plugins fan.settings
-    fan.stores fan.stores.base fan.stores.locks fan.stores.rules fan.stores.sqlite
-    fan.stores.sqlite_channel fan.stores.sqlite_errors fan.stores.sqlite_rows
-    fan.stores.sqlite_schema fancli.coerce fancli.commands fancli.commands.call
-    fancli.complete fancli.options fancli.payload fancli.render fancli.request fancli.scripts
+    fan.sqlite fan.sqlite.channel fan.sqlite.errors fan.sqlite.kind fan.sqlite.locks
+    fan.sqlite.schema fan.stores fan.stores.base fan.stores.rules fan.stores.sqlite
+    fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.coerce fancli.commands
+    fancli.commands.call fancli.complete fancli.options fancli.payload fancli.render
+    fancli.request fancli.scripts
     """
 )
 #: To call it.

@@ -8,15 +8,11 @@ import time
 from collections.abc import Callable
 
 from fan.errors import FanError
-from fan.stores import locks, sqlite_rows
+from fan.sqlite import locks
+from fan.sqlite.channel import Channel
+from fan.sqlite.wake import TRAIL, Waker, wait, waker
+from fan.stores import sqlite_rows
 from fan.stores.base import HEAD, Hint
-from fan.stores.sqlite_channel import Channel
-from fan.stores.wake import Waker, waker
-
-#: Seconds after a wake-up at which to look again: a commit can be seen only after it reached the
-#: disk, and a lock is free only after its file was closed. Whatever takes longer than all of them
-#: waits for `_IDLE`.
-_TRAIL = (0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.004, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 
 #: Seconds between two looks that nobody asked for: a net under the kernel's events.
 _IDLE = 5.0
@@ -109,14 +105,14 @@ class Watcher:
     def _run(self) -> None:
         try:
             armed = -1
-            rest = iter(_TRAIL)
+            rest = iter(TRAIL)
             while not self._is_ending:
                 if armed != self._channel.opened:
                     # A new connection may have made a new log; what was written to it before it
                     # was watched is seen by the look below.
                     self._waker.arm()
                     armed = self._channel.opened
-                    rest = iter(_TRAIL)
+                    rest = iter(TRAIL)
                 self._look()
                 if armed != self._channel.opened:
                     continue
@@ -124,7 +120,7 @@ class Watcher:
                 if delay is None:
                     self._suspects.clear()
                 if self._wait(delay):
-                    rest = iter(_TRAIL)
+                    rest = iter(TRAIL)
         finally:
             with self._guard:
                 self._is_ending = True
@@ -132,14 +128,10 @@ class Watcher:
 
     def _wait(self, delay: float | None) -> bool:
         """Wait for news, at most `delay` seconds, idly with None. True where there were some."""
-        if delay is not None and delay < 0.001:
-            # Finer than poll can wait; nobody minds if the thread ends that much later.
-            time.sleep(delay)
-            delay = 0.0
         is_idle = delay is None
         if delay is None:
             delay = _IDLE if self._channel.is_open and not self._is_lost else _RETRY
-        news = self._waker.wait(delay)
+        news = wait(self._waker, delay)
         self._suspects |= news.suspects
         if news.is_moved:
             self._waker.arm()

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fan import plugins
 from fan.client import Client
-from fan.context import current, new_id
+from fan.context import current
 from fan.discovery import Discovery
 from fan.dispatch import Dispatcher
 from fan.drivers import Mailbox
 from fan.endpoint import Endpoint, Rpc
 from fan.errors import ErrorTypes, FanError
-from fan.hosting import Hosted
+from fan.hosting import Hosted, instance_of
 from fan.middleware.base import Middleware
 from fan.mirror import Mirror
 from fan.model import Address, ServiceInfo
@@ -77,7 +77,7 @@ class App:
         self.settings = settings if settings is not None else load_settings().settings
         self.name = name
         #: Id of this App as a caller; instances of hosted services have their own.
-        self.instance_id = f"{name}-{new_id()[:12]}"
+        self.instance_id = instance_of(name)
         self.errors = ErrorTypes()
         for cls in errors:
             self.errors.register(cls)
@@ -291,8 +291,6 @@ class App:
     def add(self, service: Service, instance_id: str | None = None) -> Hosted:
         """Host a service object. Its instance id is `NAME-<12 hex digits>` unless given."""
         hosted = Hosted(service, instance_id or "")
-        if not instance_id:
-            hosted.rename(f"{hosted.name}-{new_id()[:12]}")
         hosted.settle(self)
         for method in hosted.table.values():
             for cls in method.raises:
@@ -549,7 +547,10 @@ def _forked() -> None:
             transport.abandon()
         app._given_transports = {}
         app._reset()
+        app.instance_id = instance_of(app.name)
         app.dispatcher.start_over()
+        for hosted in app.services:
+            hosted.settle(app)
         app.rebind()
 
 

@@ -295,8 +295,8 @@ class Client:
 
     def _chunks(self, call: Call) -> Iterator[Response]:
         first = drive(self._sender.chain_of(call), call)
-        yield first
         try:
+            yield first
             if first.kind == "chunk":
                 for response in call.chunks:
                     if response.code != "ok":

@@ -58,8 +58,7 @@ class Dispatcher:
         self._idle = threading.Condition()
         self._flying = []
         self._is_draining = self._is_awaited = False
-        for hosted in self.hosting:
-            hosted.start_over()
+        self.hosting.start_over()
 
     def drain(self) -> None:
         """Refuse new requests from now on."""

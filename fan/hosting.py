@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from fan.context import Site
+from fan.context import Site, new_id
 from fan.errors import AlreadyExists, FailedPrecondition
 from fan.message import Request
 from fan.names import no_such_service, unknown_method
@@ -20,7 +20,9 @@ class Hosted:
         self.name = service_name(service)
         self.version = service.version
         self.table: dict[str, Method] = method_table(service)
-        self.rename(instance_id)
+        #: Whether it keeps its id in a forked child, which else is another instance.
+        self.has_given_id = bool(instance_id)
+        self.rename(instance_id or instance_of(self.name))
         self.start_over()
 
     def __repr__(self) -> str:
@@ -73,6 +75,11 @@ class Hosted:
             }
 
 
+def instance_of(name: str) -> str:
+    """A new instance id for that name."""
+    return f"{name}-{new_id()[:12]}"
+
+
 class Hosting:
     """The hosted services of one App, by instance and by name."""
 
@@ -104,6 +111,16 @@ class Hosting:
             self._by_service[hosted.name] = rest
             if not rest:
                 del self._by_service[hosted.name]
+
+    def start_over(self) -> None:
+        """Begin anew in a forked child, under ids of its own where none were given: two processes
+        are two instances."""
+        every = list(self._by_instance.values())
+        for hosted in every:
+            hosted.start_over()
+            if not hosted.has_given_id:
+                hosted.rename(instance_of(hosted.name))
+        self._by_instance = {hosted.instance_id: hosted for hosted in every}
 
     def of(self, service: str) -> list[Hosted]:
         """All that answer for a service name, in the order they were added."""

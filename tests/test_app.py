@@ -120,6 +120,51 @@ def test_a_child_forked_in_mid_call_has_nothing_in_flight() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork with threads
+def test_forked_children_serve_as_instances_of_their_own(private: Path) -> None:
+    settings = Settings(registry=f"sqlite:{private}/registry.db", runtime_dir=str(private / "run"))
+    with App(Desk(), settings=settings) as app, App(settings=settings) as caller:
+        (before,) = app.services
+        ids, pipes = {before.instance_id}, []
+        for _ in range(2):
+            heard, said = os.pipe()
+            go_on, told = os.pipe()
+            if os.fork() == 0:
+                try:
+                    os.close(told)
+                    app.start()
+                    served = app.services[0].instance_id, app.services[0].service.instance_id
+                    os.write(said, " ".join(served).encode())
+                    os.read(go_on, 1)  # until the parent closes its end
+                    app.close()
+                finally:
+                    os._exit(0)
+            os.close(said)
+            os.close(go_on)
+            pipes.append(told)
+            of_app, _, of_service = os.read(heard, 200).decode().partition(" ")
+            os.close(heard)
+            assert of_app == of_service
+            ids.add(of_app)
+        assert len(ids) == 3
+        found = caller.discovery.service("desk").instances
+        assert {instance.id for instance in found} == ids - {before.instance_id}
+        assert caller.call("desk.add", 1) == 2
+        for told in pipes:
+            os.close(told)
+        for _ in pipes:
+            os.wait()
+
+
+def test_a_given_instance_id_stays_in_a_forked_child() -> None:
+    with App(settings=Settings()) as app:
+        app.add(Desk(), "desk-one")
+        pid = os.fork()
+        if pid == 0:
+            os._exit([one.instance_id for one in app.services] != ["desk-one"])
+        assert os.waitpid(pid, 0)[1] == 0
+
+
 @pytest.mark.parametrize("transport", ["ipc", "http"])
 def test_a_stream_that_a_forked_child_drops_goes_on_in_its_parent(
     tmp_path: Path, transport: str

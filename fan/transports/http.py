@@ -257,7 +257,6 @@ class HttpTransport(Transport):
         if self._proxied is not None:
             self._proxied.close()
 
-
     def abandon(self) -> None:
         """Drop our copies of the parent's connections."""
         self._links.close()

@@ -32,7 +32,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 WATCH_AFTER: Final = 0.02
 #: Seconds after its deadline at which a request is answered that is not done. A caller of ours has
 #: a timer of its own, and goes before that; curl has none for what it asked for.
-GRACE: Final = 0.5
+GRACE: Final = 0.1
 FOREIGN_GRACE: Final = 0.01
 
 

@@ -33,6 +33,7 @@ TRANSPORTS = {
     "local": "fan.transports.local:LocalTransport",
     "ipc": "fan.transports.ipc:IpcTransport",
     "http": "fan.transports.http:HttpTransport",
+    "amqp": "fan.transports.amqp:AmqpTransport",
 }
 STORES = {
     "memory": "fan.stores.memory:MemoryStore",

@@ -1,0 +1,84 @@
+"""pika's I/O loop, made so that no error ends its thread and no fork shares its sockets."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from typing import Any, ParamSpec
+
+from pika.adapters.select_connection import IOLoop
+
+P = ParamSpec("P")
+
+#: Seconds that the loop waits after an error that nobody caught, so that one that comes again at
+#: once does not take a whole core.
+_PAUSE = 0.01
+
+
+def guarded(function: Callable[P, object]) -> Callable[P, None]:
+    """A callback for pika whose exceptions are logged: one that reached pika would end the
+    connection, or the thread."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except Exception:
+            report()
+
+    return call
+
+
+def report() -> None:
+    """Log the exception at hand."""
+    exc = sys.exc_info()[1]
+    logging.getLogger("fan").error("the amqp transport met an error, and goes on", exc_info=exc)
+
+
+class Loop(IOLoop):  # type: ignore[misc]  # pika has no complete types
+    """Runs until it is stopped, whatever its callbacks raise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: The sockets that it watches.
+        self._fds: set[int] = set()
+
+    def run(self) -> None:
+        """Run in this thread, until `stop`."""
+        while True:
+            try:
+                self.start()
+                return
+            except Exception:
+                report()
+                time.sleep(_PAUSE)
+
+    def add_handler(self, fd: int, handler: Callable[[int, int], None], events: int) -> None:
+        """Watch a socket."""
+        self._fds.add(fd)
+        super().add_handler(fd, handler, events)
+
+    def remove_handler(self, fd: int) -> None:
+        """Watch it no longer."""
+        self._fds.discard(fd)
+        super().remove_handler(fd)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the sockets, which stay the parent's. Their numbers stay
+        taken, since objects that hold them are still there and would close what comes after."""
+        with suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            for fd in self._fds:
+                os.dup2(nowhere, fd, inheritable=False)
+            os.close(nowhere)
+
+
+def cancel_timer(loop: Loop, timer: Any) -> None:
+    """Take back a timer that may have run."""
+    if timer is not None:
+        loop.remove_timeout(timer)

@@ -34,6 +34,7 @@ TRANSPORTS = {
     "ipc": "fan.transports.ipc:IpcTransport",
     "http": "fan.transports.http:HttpTransport",
     "amqp": "fan.transports.amqp:AmqpTransport",
+    "redis": "fan.transports.redis:RedisTransport",
 }
 STORES = {
     "memory": "fan.stores.memory:MemoryStore",

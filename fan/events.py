@@ -48,7 +48,8 @@ class Subscriber:
 
     def open(self, transport: Transport, address: Address, group: str) -> None:
         """Begin to hear. Raises what `Transport.subscribe` raises."""
-        wanted = Subscription(self.topic, group, self._hosted.name, "handle")
+        # Each is a method of its own to those who tell messages apart by service and method.
+        wanted = Subscription(self.topic, group, self._hosted.name, self._hosted.instance_id)
         self._listener = transport.subscribe(address, wanted, self._handle)
 
     def drain(self) -> None:

@@ -36,6 +36,7 @@ TRANSPORTS = {
     "http": "fan.transports.http:HttpTransport",
     "amqp": "fan.transports.amqp:AmqpTransport",
     "redis": "fan.transports.redis:RedisTransport",
+    "database": "fan.transports.database:DatabaseTransport",
 }
 STORES = {
     "memory": "fan.stores.memory:MemoryStore",

@@ -30,22 +30,31 @@ class Process:
             stdout=subprocess.PIPE,
             text=True,
         )
+        #: Lines that were read and not asked for yet: first word and rest.
+        self._told: list[tuple[str, str]] = []
         self.instance_id = self.wait_for("ready")
 
     def wait_for(self, word: str) -> str:
-        """The rest of the next line that begins with `word`."""
+        """The rest of the next line that begins with `word`, in whatever order they come."""
+        for told in self._told:
+            if told[0] == word:
+                self._told.remove(told)
+                return told[1]
         assert self._process.stdout is not None
         for line in self._process.stdout:
             first, _, rest = line.strip().partition(" ")
             if first == word:
                 return rest
+            self._told.append((first, rest))
         raise AssertionError(f"the server ended without saying {word!r}")
 
     def left(self, word: str) -> list[str]:
         """The rest of each line that begins with `word` and was not read before it ended."""
         assert self._process.stdout is not None
-        lines = [line.strip().partition(" ") for line in self._process.stdout]
-        return [rest for first, _, rest in lines if first == word]
+        for line in self._process.stdout:
+            first, _, rest = line.strip().partition(" ")
+            self._told.append((first, rest))
+        return [rest for first, rest in self._told if first == word]
 
     def say(self, line: str) -> None:
         """Write a line to its standard input."""

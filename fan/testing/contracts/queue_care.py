@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from fan.app import App
@@ -103,7 +104,8 @@ class Care(QueueHarness):
         box.wait_tags(9)
         chosen = self.letters(refused, dead=True)[1]
         assert self.queues(refused).requeue(PUSHES, [chosen.number], deadline=soon()) == 1
-        assert {box.wait_seen().tag for _ in range(3)} == {int(chosen.request.body[1:2])}
+        tag = msgspec.json.decode(chosen.request.body)["args"][0]
+        assert {box.wait_seen().tag for _ in range(3)} == {tag}
         until(lambda: len(self.letters(refused, dead=True)) == 3)
         assert self.queues(refused).requeue(PUSHES, ["12345-6"], deadline=soon()) == 0
 

@@ -184,7 +184,7 @@ class RedisTransport(Transport):
             if known is None:
                 if self._loop is None:
                     self._loop = Loop()
-                keys = Keys(self._settings.namespace)
+                keys = Keys(self._settings.namespace, place.db)
                 known = Hub(self._loop, place, keys, self._settings.max_body)
             for name in (url, place.login):
                 self._hubs[name] = known

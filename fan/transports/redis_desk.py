@@ -9,11 +9,11 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Protocol
 
-from fan.errors import FanError, Unavailable, Unimplemented
+from fan.errors import FanError, Internal, Unavailable, Unimplemented
 from fan.failures import error_response
 from fan.message import Request, Response
 from fan.transports.base import Handler, Stream
-from fan.transports.redis_crew import Crew
+from fan.transports.redis_crew import Crew, Job
 from fan.transports.redis_failures import draining, forsaken, too_large
 from fan.transports.redis_fields import encode_reply, fields_of
 from fan.transports.redis_keys import Source
@@ -80,7 +80,8 @@ class Desk:
 
     def begin(self, messages: list[Message]) -> None:
         """Have them handled, in this order."""
-        now, jobs = time.time(), []
+        now = time.time()
+        jobs: list[Job] = []
         for message in messages:
             if self._is_handled(message, now):
                 jobs.append(partial(self._handle, message))
@@ -99,15 +100,25 @@ class Desk:
             self.lane.settled(message)
             self.lane.rest()
 
-    def give_back(self) -> None:
-        """What no thread has begun is for others."""
+    def give_back(self, *, calls: bool = False) -> None:
+        """What no thread has begun is for others. With `calls` those of calls are told so, too: by
+        default calls run that were acknowledged, since no queue has them any more."""
+        kept: list[Job] = []
         for job in self.crew.take_back():
             message = job.args[0]  # type: ignore[attr-defined]
+            if message.source.kind == "call" and not calls:
+                kept.append(job)
+                continue
             self.lane.rest()
+            if message.is_taken:
+                self._refuse(message, draining(message.source.service))
             self._return(message)
+        if kept:
+            self.crew.put(kept)
 
     def give_up(self) -> None:
         """What has been begun and did not end is for others too; its end counts for nothing."""
+        self.give_back(calls=True)
         for message in [*self.lane.in_hand.values()]:
             self._return(message)
 
@@ -248,8 +259,8 @@ class Desk:
         try:
             element = encode_reply(response)
         except (TypeError, ValueError) as exc:
-            why = Unimplemented(f"the answer cannot be sent: {exc}", executed="yes")
-            element = encode_reply(error_response(request, why, response.served))
+            broken = Internal(f"the answer cannot be sent: {exc}", reason="unserializable_result")
+            element = encode_reply(error_response(request, broken, response.served))
         hand = message.source.hand if message.is_taken else ""
         until = time.monotonic() + max(1.0, request.timeout_ms / 1000)
         letter = Letter(message.reply, element, hand, message.number, until)

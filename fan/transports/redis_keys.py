@@ -14,9 +14,9 @@
 | `fan:once:<key>` | string | an answer that is shared, or who is about to make it |
 
 `<stream>` is a stream's name without `fan:`. Channels: a process subscribes to `fan:up:<consumer>`
-while it lives and to `fan:at:<stream>/<group>` while it takes from a stream, so that `PUBSUB
-NUMSUB` tells at once who is gone. A namespace other than `default` has `fan.<namespace>:` in the
-place of `fan:`.
+while it lives and to `fan:at:<db>:<stream>/<group>` while it takes from a stream, so that `PUBSUB
+NUMSUB` tells at once who is gone (the databases of a server share their channels). A namespace
+other than `default` has `fan.<namespace>:` in the place of `fan:`.
 """
 
 from __future__ import annotations
@@ -72,9 +72,10 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Keys:
-    """The names in one namespace."""
+    """The names in one namespace of one database."""
 
-    def __init__(self, namespace: str = "default") -> None:
+    def __init__(self, namespace: str = "default", db: int = 0) -> None:
+        self._db = db
         self.prefix = "fan:" if namespace == "default" else f"fan.{namespace}:"
 
     def __repr__(self) -> str:
@@ -154,7 +155,7 @@ class Keys:
             group=group,
             hand=f"{prefix}hand:{name}",
             later=f"{prefix}later:{name}/{group}",
-            at=f"{prefix}at:{name}/{group}",
+            at=f"{prefix}at:{self._db}:{name}/{group}",
             dead=f"{prefix}dead:{dead}" if dead else "",
             service=service,
             version=version,

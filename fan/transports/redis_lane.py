@@ -220,14 +220,15 @@ class Lane:
     def _deal(self, source: Source, messages: list[Message]) -> None:
         if not messages:
             return
-        take, run = [], []
+        take: list[Message] = []
+        run: list[Message] = []
         for message in messages:
             (take if self._desk.read(message) else run).append(message)
         if take and self._line.is_open:
             self._taking += take
             self._asked.append(lambda reply: self._took(source, take, reply))
             numbers = [message.number for message in take]
-            args = [self.group, self.consumer, *numbers]
+            args: list[bytes | str] = [self.group, self.consumer, *numbers]
             data = call_of(TAKE, (source.stream, source.hand), args)
             self._line.write(data + self._read())
         elif take:

@@ -245,7 +245,8 @@ def _greet(connection: Any, place: Place) -> int:
     until = time.monotonic() + CONNECT
     sock.settimeout(CONNECT)
     sock.sendall(b"".join(said))
-    parser, got = Parser(), []
+    parser = Parser()
+    got: list[Reply] = []
     while len(got) < len(said):
         sock.settimeout(max(0.001, until - time.monotonic()))
         data = sock.recv(_BUFFER)

@@ -49,7 +49,8 @@ class Outbox:
     @property
     def is_empty(self) -> bool:
         """Whether Redis has all that was given."""
-        return not self._letters and not self._under_way
+        with self._lock:
+            return not self._letters and not self._under_way
 
     def add(self, letter: Letter, *, at_once: bool) -> None:
         """Send a reply: at once, or with those that come in the next moment."""

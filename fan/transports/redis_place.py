@@ -68,8 +68,9 @@ def place_of(url: str, known: Place | None = None) -> Place:
 def options_of(place: Place) -> dict[str, Any]:
     """What redis-py's connection is told: where, who, and its options of TLS. Raises
     InvalidArgument for an option that it cannot read."""
-    from redis.connection import parse_url
+    from redis import connection
 
+    parse_url: Any = connection.parse_url  # which has no types
     try:
         found = parse_url(place.login)
     except ValueError as exc:

@@ -21,7 +21,6 @@ from fan.transports.redis_fields import (
 )
 from fan.transports.redis_keys import PRIVATE, Keys, Source
 from fan.transports.redis_pipe import Pipe
-from fan.transports.redis_resp import Reply
 from fan.transports.redis_scripts import PURGE, REQUEUE, STATE, WAITING
 
 #: Entries that one step looks at or throws away.
@@ -71,8 +70,8 @@ class RedisQueues(Queues):
         (newest,) = self._pipe.ask(command, deadline=deadline)
         count, since = 0, b"-"
         while newest:
-            command = ("XRANGE", source.dead, since, newest[0][0], "COUNT", STEP)
-            (entries,) = self._pipe.ask(command, deadline=deadline)
+            step = ("XRANGE", source.dead, since, newest[0][0], "COUNT", STEP)
+            (entries,) = self._pipe.ask(step, deadline=deadline)
             if not entries:
                 break
             count += sum(self._requeue(source, entry[0], deadline) for entry in entries)
@@ -159,7 +158,9 @@ class RedisQueues(Queues):
         return int(count)
 
 
-def _letter(name: QueueName, number: bytes, flat: builtins.list[bytes], deliveries: Reply) -> Letter:
+def _letter(
+    name: QueueName, number: bytes, flat: builtins.list[bytes], deliveries: int
+) -> Letter:
     fields = fields_of(flat)
     text = number.decode()
     began = fields.get(AT, b"")

@@ -128,8 +128,8 @@ return 1
 """,
 )
 
-#: KEYS stream; ARGV group, consumer, then id and deliveries of each. Show a sign of life for what is
-#: mine.
+#: KEYS stream; ARGV group, consumer, then id and deliveries of each. Show a sign of life for what
+#: is mine.
 RENEW = Script(
     _MINE,
     """
@@ -260,7 +260,8 @@ local out = {}
 if is_up(ARGV[2]) then return out end
 local row = group_of(ARGV[1])
 if not row then return out end
-for _, e in ipairs(redis.call('XRANGE', KEYS[1], '(' .. row['last-delivered-id'], '+', 'COUNT', 100)) do
+local last = '(' .. row['last-delivered-id']
+for _, e in ipairs(redis.call('XRANGE', KEYS[1], last, '+', 'COUNT', 100)) do
   out[#out + 1] = e[2]
   redis.call('XDEL', KEYS[1], e[1])
 end
@@ -284,9 +285,9 @@ if #groups > 0 then redis.call('XADD', KEYS[1], '*', unpack(ARGV)) end
 return #groups
 """)
 
-#: KEYS topic; ARGV prefix of channels, prefix of private groups, then the groups that were seen dead
-#: before. Drop what every group has acknowledged, and private groups whose consumer is dead; returns
-#: those seen dead.
+#: KEYS topic; ARGV prefix of channels, prefix of private groups, then the groups that were seen
+#: dead before. Drop what every group has acknowledged, and private groups whose consumer is dead;
+#: returns those seen dead.
 TRIM = Script(
     _IS_UP,
     _LESS,

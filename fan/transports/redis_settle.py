@@ -85,7 +85,7 @@ class Settler:
             if name not in own
             for part in (name, value)
         ]
-        args = (
+        args: tuple[Part, ...] = (
             lane.group, lane.consumer, message.number, message.deliveries, int(source.is_deleted),
             *fields, ERROR, told(why), DELIVERIES, message.deliveries - uncounted,
             AT, message.number.partition(b"-")[0],

@@ -80,7 +80,8 @@ class Watch:
                 for call in calls:  # the key is no stream any more, say
                     self._judge(call, b"gone")
 
-        args = [source.group, self._keys.up(), source.at, *(call.entry for call in calls)]
+        entries = [call.entry for call in calls]
+        args: list[bytes | str] = [source.group, self._keys.up(), source.at, *entries]
         self._pipe.run(WHERE, (source.stream, source.hand), args, judge)
 
     def _judge(self, call: Pending, state: bytes) -> None:

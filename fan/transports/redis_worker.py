@@ -238,7 +238,6 @@ class RedisListener(Listener):
 
     def _give_up(self) -> None:
         for post in self.posts:
-            post.desk.give_back()
             post.desk.give_up()
 
     def _close(self) -> None:

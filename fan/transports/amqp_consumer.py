@@ -62,6 +62,7 @@ class Consumer(Part):
         self._prefetch = prefetch
         self._take = take
         self._tag = ""
+        self._current = Spec("")
         self._stopping: Callable[[], None] | None = None
         #: The queue that is consumed.
         self.queue = ""
@@ -81,6 +82,8 @@ class Consumer(Part):
             return
         self._stopping = done
         self.channel.basic_cancel(self._tag, callback=guarded(lambda _: self._stopped()))
+        # pika rejects what still comes, and a rejected call counts as one that may have run.
+        self.channel._cancelled.discard(self._tag)
 
     def _stopped(self) -> None:
         done, self._stopping = self._stopping, _nothing
@@ -90,7 +93,7 @@ class Consumer(Part):
     def prepare(self, channel: Any) -> None:
         if self._stopping is not None:
             return
-        spec = self._spec()
+        spec = self._current = self._spec()
         self.queue = spec.name
         made = run(self.link, partial(make, spec=spec))
         made.add_done_callback(lambda made: self._made(channel, made))
@@ -109,13 +112,21 @@ class Consumer(Part):
         channel.add_on_cancel_callback(guarded(lambda _: self._cancelled(channel)))
         channel.basic_qos(prefetch_count=self._prefetch)
         self._tag = channel.basic_consume(
-            self.queue, guarded(self._delivered), callback=guarded(self._consuming)
+            self.queue,
+            guarded(self._delivered),
+            callback=guarded(lambda _: self._consuming(channel)),
         )
 
-    def _consuming(self, frame: Any) -> None:
-        if frame.channel_number == getattr(self._opening, "channel_number", 0):
-            self.ready()
-            self._tell(None)
+    def _consuming(self, channel: Any) -> None:
+        if channel is not self._opening:
+            return
+        # Whoever was the last to leave a queue takes its binding away first, and looks once more
+        # for others; so it is bound once more by who is known to be there.
+        spec = self._current
+        for key in spec.keys:
+            channel.queue_bind(spec.name, spec.exchange, key)
+        self.ready()
+        self._tell(None)
 
     def _cancelled(self, channel: Any) -> None:
         """Somebody deleted the queue."""

@@ -114,7 +114,10 @@ class CallJob:
                 "a message in the queue of %s is no call: %s", served.service, exc
             )
             return self._failure(exc)
-        request = msgspec.structs.replace(request, want=served.version, instance=served.instance)
+        again = request.attempt + delivery.is_redelivered
+        request = msgspec.structs.replace(
+            request, want=served.version, instance=served.instance, attempt=again
+        )
         user = properties.user_id  # which the broker has checked
         answer = self._handler(request, peer=f"user:{user}" if user else "", is_queued=True)
         if isinstance(answer, Stream):

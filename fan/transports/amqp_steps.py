@@ -92,6 +92,10 @@ class Desk(Part):
         """Have an exchange put what comes with a key into a queue."""
         return lambda channel, go: channel.queue_bind(queue, exchange, key, callback=go)
 
+    def unbind(self, queue: str, exchange: str, key: str) -> Step:
+        """Have it put nothing more there."""
+        return lambda channel, go: channel.queue_unbind(queue, exchange, key, callback=go)
+
     def purge(self, name: str) -> Step:
         """Empty a queue; the answer's `method` has `message_count`."""
         return lambda channel, go: channel.queue_purge(name, callback=go)

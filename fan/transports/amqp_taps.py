@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fan.errors import Unavailable
@@ -82,6 +83,7 @@ class CallTap(Tap):
         self, broker: Broker, spec: Callable[[], Spec], served: Served, handler: Handler
     ) -> None:
         super().__init__(broker, spec)
+        self._spec = spec
         #: Whom it is handled by; may change.
         self.served = served
         self._handler = handler
@@ -118,17 +120,13 @@ class CallTap(Tap):
         return bool(job.over == self._job_over)
 
     def _look(self) -> None:
-        """The queue goes with its last consumer, and with it the calls that wait there; so whoever
-        may be the last refuses all of them before it leaves."""
-
-        def steps(desk: Desk) -> Steps:
-            counted = yield desk.count(self._consumer.queue)
-            return counted.method.consumer_count, counted.method.message_count
-
-        if not self._consumer.queue or self._consumer.channel is None:
+        """The queue goes with its last consumer, and with it the calls that wait there. So whoever
+        is the last lets nothing more come in and refuses what is there, before it leaves."""
+        if self._consumer.channel is None:
             self._leave(False)
-            return
-        run(self._link, steps).add_done_callback(self._seen)
+        else:
+            steps = partial(_shut, spec=self._spec(), is_shut=self._others is False)
+            run(self._link, steps).add_done_callback(self._seen)
 
     def _seen(self, looked: Future[tuple[int, int]]) -> None:
         consumers, messages = (1, 0) if looked.exception() is not None else looked.result()
@@ -167,6 +165,20 @@ class CallTap(Tap):
                 job.refuse(Unavailable("the instance is draining", reason="draining"))
 
         self._broker.posts.send_on("", self._consumer.queue, copied, delivery.body, sent)
+
+
+def _shut(desk: Desk, spec: Spec, is_shut: bool) -> Steps:
+    """Let nothing more into a queue that nobody else consumes. Returns the number of its consumers,
+    and of the messages that wait there."""
+    counted = yield desk.count(spec.name)
+    if counted.method.consumer_count == 1 and not is_shut:
+        for key in spec.keys:
+            yield desk.unbind(spec.name, spec.exchange, key)
+        counted = yield desk.count(spec.name)
+        if counted.method.consumer_count > 1:  # who came meanwhile may have bound it before
+            for key in spec.keys:
+                yield desk.bind(spec.name, spec.exchange, key)
+    return counted.method.consumer_count, counted.method.message_count
 
 
 class QuestionTap(Tap):

@@ -35,3 +35,9 @@ def new_vhost(rabbitmq_server: Any) -> Iterator[Callable[[], str]]:
         return f"{rabbitmq_server.url}w-{used}"
 
     yield new
+
+
+@pytest.fixture(scope="session")
+def shared_vhost(new_vhost: Callable[[], str]) -> str:
+    """The URL of a virtual host for tests that delete their queues."""
+    return new_vhost()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -70,25 +70,37 @@ dry_option: Callable[[Any], Any] = click.option(
     short_help="Every queue, and what is in it.",
     examples=(
         "fan queue list",
-        "fan queue list -t redis --headers",
+        "fan queue list mail orders.created/audit -t redis --headers",
         "fan queue list --json | jq -r 'select(.dead > 0).queue'",
     ),
 )
+@click.argument("names", metavar="[QUEUE]...", nargs=-1, shell_complete=complete_queue)
 @place_options
 @common
 @listing
 def list_(
-    common: Common, *, transport: str, peer: str, render: tuple[Format, bool]
+    common: Common,
+    *,
+    names: tuple[str, ...],
+    transport: str,
+    peer: str,
+    render: tuple[Format, bool],
 ) -> None:
-    """List the queues: SERVICE holds pushes, SERVICE@VERSION calls, TOPIC/GROUP events. How many
-    messages wait, are in hand and are dead, how many take from it, and how long the first has
-    waited; what a broker does not tell is empty.
+    """List the queues, or those that are named: SERVICE holds pushes, SERVICE@VERSION calls,
+    TOPIC/GROUP events. How many messages wait, are in hand and are dead, how many take from it, and
+    how long the first has waited; what a broker does not tell is empty.
 
-    A broker that cannot be reached is left out, unless -t or -p names it.
+    A broker that cannot be reached is left out, unless -t or -p names it. RabbitMQ tells of a queue
+    only to who knows its name: of what is not named, those of registered services are asked for.
     """
     place = check_place(transport, peer, "queue")
+    wanted = [parse_queue(name) for name in names]
+    common.env.target = " ".join(names)
     with common.app() as app:
-        found = Brokers(common, app, *place).list(_candidates(common, app))
+        found = Brokers(common, app, *place).list(wanted or _candidates(common, app))
+    if wanted:
+        found = [(broker, queue) for broker, queue in found if queue.name in wanted]
+        _check_all(wanted, [queue.name for _, queue in found])
     rows = [queue_row(broker, queue) for broker, queue in found]
     if render[0] in ("table", "name"):
         rows = [{**row, "oldest": age(row["oldest"])} for row in rows]
@@ -108,8 +120,9 @@ def list_(
 def show(
     common: Common, *, name: str, limit: int, transport: str, peer: str, render: tuple[Format, bool]
 ) -> None:
-    """Show the first messages that wait in QUEUE; they stay where they are. Secrets in headers
-    are masked."""
+    """Show the first messages that wait in QUEUE; they stay where they are, but in RabbitMQ, which
+    gives a message only to who takes it: there they stand at the end afterwards. Secrets in
+    headers are masked."""
     _letters(common, name, limit, (transport, peer), render, LETTER_COLUMNS)
 
 
@@ -250,13 +263,18 @@ def _candidates(common: Common, app: App) -> list[QueueName]:
         return []
 
 
+def _check_all(wanted: Iterable[QueueName], found: Collection[QueueName]) -> None:
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        from fan import NotFound
+
+        raise NotFound(f"there is no queue {missing[0]}", reason="no_such_queue")
+
+
 def _count(broker: Broker, name: QueueName, deadline: float, *, is_dead: bool) -> int:
     """How many there are to throw away. Raises NotFound (no_such_queue)."""
     found = [q for q in broker.queues.list([name], deadline=deadline) if q.name == name]
-    if not found:
-        from fan import NotFound
-
-        raise NotFound(f"there is no queue {name} at {broker.url}", reason="no_such_queue")
+    _check_all([name], [q.name for q in found])
     return int(found[0].dead if is_dead else found[0].ready)
 
 

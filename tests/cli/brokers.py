@@ -65,6 +65,13 @@ class Shop:
         process.wait_for("ready")
         return process
 
+    @staticmethod
+    def said(process: Any, count: int) -> set[str]:
+        """The first lines of its stdout, in no order."""
+        while len(process.stdout) < count:
+            process.wait_for("", "stdout")
+        return set(process.stdout)
+
     def register(self) -> None:
         """Have it known, and down."""
         process = self.serve()
@@ -73,8 +80,7 @@ class Shop:
 
     def queue(self, name: str = "") -> dict[str, Any]:
         """The row of one of its queues."""
-        ran = self._fan("queue", "list", "-t", self.broker, "--json")
+        ran = self._fan("queue", "list", name or self.service, "-t", self.broker, "--json")
         assert ran.exit == 0, ran
-        rows = {row["queue"]: row for row in map(json.loads, ran.stdout.splitlines())}
-        found: dict[str, Any] = rows[name or self.service]
+        found: dict[str, Any] = json.loads(ran.stdout)
         return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -126,6 +127,8 @@ class View(Generic[T]):
         #: Why the last change was refused, None where it was taken.
         self.error: FanError | None = None
         self._end: Callable[[], None] = lambda: None
+        # Store threads and writers refresh: whoever looks last has to be the last to swap.
+        self._lock = threading.RLock()
         self._value: T = self._converted()
 
     def __repr__(self) -> str:
@@ -157,6 +160,10 @@ class View(Generic[T]):
 
     def refresh(self) -> None:
         """Take what is there now, if it is valid and another."""
+        with self._lock:
+            self._refresh()
+
+    def _refresh(self) -> None:
         log = logging.getLogger("fan.config")
         try:
             value = self._converted()

@@ -1,8 +1,9 @@
 """The life of an App that serves: starting, up, draining, gone.
 
 Start: listeners open (a service that is not up yet is refused as unavailable), every instance is
-registered as `starting`, the services start in the order of their hard dependencies, they are up,
-a service without a route is given one, and what waits in the queues of brokers is taken. Stop: the
+registered as `starting`, the services start in the order of their hard dependencies, they are up
+(one that needs what is not there stays `starting` until it is: `needs`), a service without a route
+is given one, and what waits in the queues of brokers is taken. Stop: the
 instances are marked draining, nothing new is accepted, what is in flight ends, the services stop in
 reverse, everything closes, and the instances are deregistered.
 """
@@ -33,6 +34,7 @@ from fan.intake import Intake
 from fan.interface import dependencies, interface_of
 from fan.message import Request, Response
 from fan.model import Instance, Interface, State
+from fan.needs import Needs
 from fan.transports.base import Handler, Listener, Stream
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class Lifecycle:
         self._app = app
         self._listeners: list[Listener] = []
         self._intake = Intake(app)
+        self._needs = self._new_needs()
         self._instances: dict[str, Instance] = {}
         self._started: list[Hosted] = []
         #: Ids of instances that are not up yet.
@@ -61,6 +64,15 @@ class Lifecycle:
     def __repr__(self) -> str:
         states = {i.id: i.state for i in self._instances.values()}
         return f"<Lifecycle listeners={len(self._listeners)} instances={states}>"
+
+    @property
+    def waiting(self) -> list[Hosted]:
+        """The services that wait for what they need."""
+        return self._needs.waiting
+
+    def wait_up(self) -> bool:
+        """Wait until every service is up; False where the App stops first."""
+        return self._needs.wait()
 
     @property
     def instances(self) -> list[Instance]:
@@ -85,18 +97,19 @@ class Lifecycle:
         interfaces = [interface_of(one.service) for one in hosted]
         order = start_order(hosted)
         self._is_draining = False
+        self._needs = self._new_needs()
         self._waiting = {one.instance_id for one in hosted}
         try:
             self._listen(transports)
             for one, interface in zip(hosted, interfaces, strict=True):
                 self._register(one, interface)
             for one in order:
-                self._begin(one)
-                self._waiting.discard(one.instance_id)
-                self._set_state(one.instance_id, "up")
+                if not self._needs.holds(one):
+                    self._bring_up(one)
             for one in hosted:
                 self._adopt(one, adopt)
             self._intake.open(self._listeners, self._handler())
+            self._needs.open(hosted)
         except BaseException:
             # A registry that failed fails again on the way out; the first time is what is raised.
             self._is_failing = True
@@ -112,6 +125,7 @@ class Lifecycle:
         deadline = time.monotonic() + timeout
         if not self._is_draining:
             self._is_draining = True
+            self._needs.close(max(0.0, timeout))
             # Who watches goes elsewhere at once; who does not is refused with a code that is safe
             # to repeat elsewhere. The registry may be down: we leave all the same.
             for instance_id in self._instances:
@@ -189,8 +203,36 @@ class Lifecycle:
                     reason="duplicate_id",
                 )
 
-    def _set_state(self, instance_id: str, state: State) -> None:
+    def _new_needs(self) -> Needs:
+        return Needs(self._app, self._bring_up_late, self._note_missing)
+
+    def _bring_up(self, one: Hosted) -> None:
+        self._begin(one)
+        self._waiting.discard(one.instance_id)
+        self._set_state(one.instance_id, "up", unmet=())
+
+    def _bring_up_late(self, one: Hosted) -> None:
+        """What a service needed is there now. Where it cannot start all the same, it stays as it
+        is, and its listing says why."""
+        try:
+            self._bring_up(one)
+        except FanError as exc:
+            _log().error("%s", exc)
+            self._attempt("say so", partial(self._note_missing, one, (str(exc),)))
+            return
+        _log().warning("%s has what it needs, and is up", one.name)
+        self._attempt("take what is in its queues", self._intake.update)
+
+    def _note_missing(self, one: Hosted, missing: tuple[str, ...]) -> None:
+        state = self._instances[one.instance_id].state
+        self._set_state(one.instance_id, state, unmet=missing)
+
+    def _set_state(
+        self, instance_id: str, state: State, unmet: tuple[str, ...] | None = None
+    ) -> None:
         instance = msgspec.structs.replace(self._instances[instance_id], state=state)
+        if unmet is not None:
+            instance = msgspec.structs.replace(instance, unmet=unmet)
         self._instances[instance_id] = instance
         limit = time.monotonic() + FAREWELL if state == "draining" else None
         self._app.discovery.update(instance, deadline=limit)

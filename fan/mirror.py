@@ -7,7 +7,6 @@ not fit what is built on it (a typed config) is refused as a whole: the last goo
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -69,6 +68,8 @@ class Mirror:
         """`on_loss` decides what happens where the registry gave us up and what it has now is
         refused: "stale" goes on with the last good state, "fail" fails what uses it."""
         self.state = State()
+        #: The generation of the state, for those who ask at every call.
+        self.gen = 0
         self.witness: Witness | None = None
         self._open = open
         self._timeout = timeout
@@ -170,13 +171,13 @@ class Mirror:
         try:
             self.check(after)
         except FanError as exc:
-            logging.getLogger("fan").warning("generation %d is refused: %s", after.gen, exc)
+            _log().warning("generation %d is refused: %s", after.gen, exc)
             if after.names != before.names:
                 self.state = self._as_of(before, after, deadline)
             if self.witness is not None:
                 self.witness.refused(after.gen, exc)
             return False
-        self.state = after
+        self.state, self.gen = after, after.gen
         if after.objects != before.objects:
             for listener in list(self._listeners):
                 listener(after)
@@ -213,7 +214,7 @@ class Mirror:
             self.refresh()
         except FanError as exc:
             # It stays as it was; the next hint reads it again.
-            logging.getLogger("fan").warning("the registry could not be read again: %s", exc)
+            _log().warning("the registry could not be read again: %s", exc)
 
     def close(self) -> None:
         """End the watch. Twice does no harm."""
@@ -234,8 +235,20 @@ def read_names(
 ) -> Cut:
     """The objects of these names, and all below those that end in `/`, in one consistent
     reading."""
-    prefixes = sorted(name for name in names if name.endswith("/"))
-    plain = sorted(name for name in names if not name.endswith("/"))
+    names = sorted(names)
+    for _ in range(3):
+        try:
+            return _read_once(store, names, deadline, gen)
+        except NotFound:
+            if gen is not None:
+                raise
+            continue  # the generation went away between the first prefix and the last
+    return _read_once(store, names, deadline, gen)
+
+
+def _read_once(store: Store, names: list[str], deadline: float, gen: int | None) -> Cut:
+    prefixes = [name for name in names if name.endswith("/")]
+    plain = [name for name in names if not name.endswith("/")]
     cut = store.read(plain, gen=gen, deadline=deadline)
     objects, deleted = dict(cut.objects), dict(cut.deleted)
     for prefix in prefixes:
@@ -257,3 +270,9 @@ def _entered(entries: list[Callable[[State], None]], entry: Callable[[State], No
             entries.remove(entry)
 
     return end
+
+
+def _log() -> Any:
+    import logging  # a one-shot command has nothing to log
+
+    return logging.getLogger("fan")

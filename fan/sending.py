@@ -16,7 +16,7 @@ from fan.errors import FanError, InvalidArgument
 from fan.hosting import Hosted
 from fan.message import JSON, Request, Response
 from fan.middleware.base import Call, CallNext, Middleware, Options, Send, Steps
-from fan.model import Address, Choice, transport_of
+from fan.model import Address, Choice, ServiceInfo, transport_of
 from fan.picker import Table, peer
 from fan.routes import Rule
 from fan.service import check_topic
@@ -128,7 +128,8 @@ class Sender:
         if info is not None:
             call.is_idempotent, seconds = info.is_idempotent, info.timeout
         policies = self._app.policies
-        call.policy = policies.of(call.service, call.method, table.info) if policies else ()
+        if policies is not None and (table.has_policy or policies.given):
+            call.policy = policies.of(call.service, call.method, table.info)
         if call.policy:
             seconds = dict(call.policy).get("timeout", seconds)
         if seconds and options.timeout is None:
@@ -206,29 +207,38 @@ class Sender:
         options, picker = call.options, self._app.picker
         if options.peers:
             return peer(call.service, call.method, options, call.tried)
-        if call.kind == "push" and options.transport not in ("", "auto"):
-            transport = self._app.transport(options.transport)
-            if transport.is_shared:
-                return self._queued(call, transport)
+        if call.kind == "push" and (transport := self._queue_of(call)) is not None:
+            return self._queued(call, transport)
         sticky = options.sticky or call.traceparent[3:35]
         table: Table = call.table
         if call.attempt:
             if not call.gen:  # `retry` found the route stale
                 picker.look_again(table, call.deadline)
             table = self._look(call)
-        find = partial(
-            picker.pick_queue if call.kind == "push" else picker.pick,
-            method=call.method, options=options, sticky=sticky, tried=call.tried,
-        )  # fmt: skip
+        find = picker.pick if call.kind != "push" else picker.pick_queue
         try:
-            return find(table)
+            return find(table, call.method, options, sticky, call.tried)
         except FanError:
             fresh = picker.look_again(table, call.deadline)  # the watch may be behind
             if fresh is None:
                 raise
             if fresh.info.routed_at > call.gen:
                 fresh = self._look(call)  # another route is none of this call tree's
-            return find(fresh)
+            return find(fresh, call.method, options, sticky, call.tried)
+
+    def _queue_of(self, call: Call) -> Transport | None:
+        """The queue that a push goes to, whoever is up: the one that is asked for; for a method
+        that is meant to be pushed, of a service that is down, the one that the settings name."""
+        options = call.options
+        if options.transport not in ("", "auto"):
+            transport = self._app.transport(options.transport)
+            return transport if transport.is_shared else None
+        info: ServiceInfo = call.table.info
+        method = call.table.method(call.method, options.want)
+        is_up = any(info.live(instance.version) for instance in info.instances)
+        if method is None or not method.is_push or is_up:
+            return None
+        return self._app.transport(self._app.settings.queue)
 
     def _queued(self, call: Call, transport: Transport) -> Choice:
         """The queue of a service, which takes a push whether anybody is up or not: at the address

@@ -150,8 +150,8 @@ def _checked_timeout(timeout: float) -> float:
 
 def _mark(fn: Any, options: dict[str, Any]) -> Any:
     if callable(fn):
-        marked = getattr(fn, _MARK, RpcOptions())
-        setattr(fn, _MARK, msgspec.structs.replace(marked, **options))
+        topics = getattr(fn, _MARK, RpcOptions()).topics  # of a `@subscribe` below
+        setattr(fn, _MARK, RpcOptions(topics=topics, **options))
         return fn
     if "raises" in options:
         options["raises"] = tuple(options["raises"])

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: The shell of who uses the script that click makes for bash: it knows no `part`.
+CLICKS_BASH = "click's bash"
 #: Seconds that a registry behind a network is given.
 PATIENCE = 0.15
 #: Seconds for a file. It answers in milliseconds, unless the machine is busy: then a TAB is to be
@@ -30,14 +32,19 @@ FILE_PATIENCE = 2.0
 
 
 def answer(instruction: str, env: Environment) -> int:
-    """What a completion script asks for: `_FAN_COMPLETE=bash_complete`; answers on stdout, status 0
-    whatever happens."""
+    """What a completion script asks for: `_FAN_COMPLETE=bash_complete`, or `bash_source` for the
+    script itself; answers on stdout, status 0 whatever happens."""
     from fancli.group import root_group
     from fancli.output import Output
 
     shell, _, what = instruction.partition("_")
-    if what != "complete" or shell not in scripts.SCRIPTS:
+    if shell not in scripts.SCRIPTS or what not in ("complete", "source"):
         return 0
+    if what == "source":
+        Output(env).write(scripts.SCRIPTS[shell].encode())
+        return 0
+    if shell == "bash" and "COMP_LINE" not in env.vars:
+        shell = CLICKS_BASH
     try:
         args, word, typed = words_of(shell, env)
         found = candidates(root_group(), env, args, word)
@@ -63,7 +70,7 @@ def words_of(shell: str, env: Environment) -> tuple[list[str], str, str]:
     """The complete words behind `fan`, the one being typed, and that part of it which the shell
     keeps on the line by itself: bash cuts words at COMP_WORDBREAKS, so at = and :, and replaces
     only what comes after the last of them; an @ or $ that cuts is replaced, too (readline's
-    `rl_special_prefixes`)."""
+    `rl_special_prefixes`). click's own script for bash hands over the words as zsh's does."""
     from click.shell_completion import split_arg_string
 
     if shell == "bash":
@@ -77,7 +84,7 @@ def words_of(shell: str, env: Environment) -> tuple[list[str], str, str]:
         is_kept = cut >= 0 and word[cut] not in "@$"
         return words[1:-1], word, word[: cut + is_kept] if cut >= 0 else ""
     words = split_arg_string(env.vars["COMP_WORDS"])
-    if shell == "zsh":
+    if shell in ("zsh", CLICKS_BASH):
         here = int(env.vars["COMP_CWORD"])
         return words[1:here], words[here] if here < len(words) else "", ""
     word = "".join(split_arg_string(env.vars["COMP_CWORD"])[:1])
@@ -92,6 +99,8 @@ def told(shell: str, item: CompletionItem[str], typed: str) -> str:
     value = item.value.removeprefix(typed) if typed else item.value
     if shell == "bash":
         return f"{item.type}\t{value}"
+    if shell == CLICKS_BASH:
+        return f"{'plain' if item.type == 'part' else item.type},{value}"
     if shell == "fish":
         return f"{value}\t{item.help}" if item.help else value
     help = (item.help or "_").partition("\n")[0]
@@ -248,7 +257,7 @@ def complete_topic(
 def complete_key(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
-    """Config keys, up to the next slash."""
+    """Configs keys, up to the next slash."""
     from fan import Configs
 
     def ask(store: Any, deadline: float) -> list[str]:

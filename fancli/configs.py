@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from fancli.env import Environment
     from fancli.options import Common
 
+#: What a schema of an object or an array says.
+_MEMBERS = frozenset({"properties", "required", "patternProperties", "items", "prefixItems"})
+
 TYPES = ("json", "str", "int", "float", "bool")
 
 #: The argument KEY of a command.
@@ -74,12 +77,23 @@ def value_of(
     text = typed_text(given, env)
     if type is not None:
         return _as(type, text)
-    if schema is None or fits(text):
+    if schema is None or (fits(text) and not _wants_members(schema, text)):
         return text
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
         return text  # the schema says better what is wrong with it
+
+
+def _wants_members(schema: Any, text: str) -> bool:
+    """Whether a schema without a type, which any string fits, speaks of an object or an array, and
+    the text is one."""
+    return (
+        isinstance(schema, dict)
+        and "type" not in schema
+        and not _MEMBERS.isdisjoint(schema)
+        and text.lstrip()[:1] in ("{", "[")
+    )
 
 
 def _as(type: str, text: str) -> Any:

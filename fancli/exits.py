@@ -34,7 +34,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.OK: "ok; also when it was so already, and for an empty list",
     Exit.BUG: "a bug in fan, or the output could not be written",
     Exit.USAGE: "usage: bad option, target or payload; nothing was sent",
-    Exit.UNRESOLVED: "a name does not resolve: service, method or version",
+    Exit.UNRESOLVED: "a name does not resolve: service, method, version, config or generation",
     Exit.REFUSED: "refused: bad arguments, not allowed, too large, or the application said no",
     Exit.FAILED: "the callee failed",
     Exit.UNAVAILABLE: "nobody could be reached or they are busy; nothing ran, safe to retry",

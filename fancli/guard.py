@@ -19,9 +19,12 @@ NOT_FOUND, NOT_RUN = 127, 126
 
 
 def main(args: list[str]) -> int:
-    """`LIFELINE GRACE OWN COMMAND...`: the lifeline's descriptor, seconds, and whether the program
-    gets a process group of its own."""
-    lifeline, grace, is_own, command = int(args[0]), float(args[1]), args[2] == "1", args[3:]
+    """`LIFELINE NEWS GRACE OWN COMMAND...`: two descriptors, seconds, and 1 where the program gets
+    a process group of its own."""
+    lifeline, news, command = int(args[0]), int(args[1]), args[4:]
+    grace, is_own = float(args[2]), args[3] == "1"
+    for fd in (lifeline, news):
+        os.set_inheritable(fd, False)  # what the program leaves behind must not hold them
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     wake_up, woken = os.pipe()
@@ -58,7 +61,7 @@ def main(args: list[str]) -> int:
 
 def send(target: int, number: int) -> None:
     """Send a signal to a process, or to a group."""
-    with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError, PermissionError):  # the latter of a group of zombies
         os.kill(target, number)
 
 

@@ -25,10 +25,9 @@ class Guarded:
         self.shares = shares
         lifeline, self._lifeline = os.pipe()
         self._news, news = os.pipe()
-        given = [str(lifeline), str(grace), "0" if shares else "1", *command]
+        given = [str(lifeline), str(news), str(grace), "0" if shares else "1", *command]
         try:
             # The news pipe closes with the guard, which hands it to nobody.
-            os.set_inheritable(news, True)
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", os.path.abspath(guard.__file__), *given],
                 env=dict(vars),
@@ -60,15 +59,18 @@ class Guarded:
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
-        return self.wait(self._grace + _SLACK)
+        return self._wait(self._grace + _SLACK)
 
-    def wait(self, timeout: float) -> int:
-        """Its exit status: 128 and the number of the signal that ended it, as of a shell."""
+    def _wait(self, timeout: float) -> int:
+        """Its exit status: 128 and the number of the signal that ended it, as of a shell. A guard
+        that does not come back, which only a stuck kernel can bring about, is given up."""
         try:
             return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
         finally:
-            if self._process.poll() is not None:
-                self._close()
+            self._close()
 
     def _close(self) -> None:
         for fd in (self._lifeline, self._news):

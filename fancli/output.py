@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO
 
 from fancli.exits import Exit, exit_of
-from fancli.mask import mask_url
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -220,6 +219,7 @@ class Output:
 
     def _fan_error(self, exc: FanError) -> Exit:
         from fancli import render
+        from fancli.mask import mask_url
 
         status = exit_of(exc.code, exc.reason, exc.executed)
         target = exc.target or self.env.target
@@ -240,6 +240,7 @@ class Output:
 
     def failure_of(self, exc: FanError, status: Exit) -> dict[str, Any]:
         """The object of `--json` for an error."""
+        from fancli.mask import mask_url
         from fancli.render import failure
 
         return failure(

@@ -1,4 +1,7 @@
-"""What `call` and `push` share: the options that make up a request, and the echo of it."""
+"""What `call` and `push` share: the options that make up a request, and the echo of it.
+
+A TAB imports this for the options alone: what a call needs besides is imported when it is used.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fancli.coerce import check, coerce
 from fancli.complete import complete_instance, complete_item, complete_target, complete_transport
 from fancli.group import Command
-from fancli.mask import mask_pairs, mask_url, mask_value
 from fancli.options import Common, add_options
 from fancli.params import (
     Target,
@@ -191,6 +192,8 @@ class Asking:
     def arguments(self, method: MethodInfo | None, *, checked: bool = False) -> Payload:
         """The payload with its text turned into values; `checked` refuses here what the callee
         would. Raises InvalidArgument, Unimplemented (unknown_method)."""
+        from fancli.coerce import check, coerce
+
         self.env.is_untyped = method is None
         payload = coerce(self.payload, method)
         if checked and method is not None:
@@ -228,6 +231,8 @@ class Asking:
 
     def echo(self, kind: str, payload: Payload, choice: Choice | None) -> dict[str, Any]:
         """The object of --dry-run, secrets masked."""
+        from fancli.mask import mask_pairs, mask_value
+
         content_type, _ = payload.encode()
         body: Any = payload.kwargs if not payload.args else payload.args
         if payload.args and payload.kwargs:
@@ -260,6 +265,8 @@ class Asking:
         """-v: where it goes, and with -vv what is sent."""
         if not self.common.verbose:
             return
+        from fancli.mask import mask_pairs, mask_url
+
         out, shows_all = self.common.out, self.env.show_secrets
         choice = self.choice(app, client, kind)
         out.talk(f"* {self.topic or self.target.name}")
@@ -283,6 +290,7 @@ def route_of(choice: Choice | None, shows_all: bool) -> dict[str, Any]:
         return {"version": None, "transport": "local", "instance": None, "address": None,
                 "gen": None, "why": ["hosted in this process"]}  # fmt: skip
     from fan import plugins
+    from fancli.mask import mask_url
 
     url = choice.address.url
     return {

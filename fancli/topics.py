@@ -33,6 +33,7 @@ FAN_TIMEOUT      whole budget of a call: 300ms, 5s, 2m
 FAN_QUEUE        where events go: database, redis, amqp
 FAN_AMQP_URL     amqp://user:password@host:port/vhost;  FAN_REDIS_URL  redis://:password@host:port/0
 FAN_...          every setting of `fan settings show`, in capitals
+FAN_CONFIG_...   overrides a config in code: FAN_CONFIG_ORDERS_THEME for orders/theme
 FAN_DEBUG        1 shows tracebacks
 NO_COLOR FORCE_COLOR TERM=dumb COLUMNS    as everywhere
 

@@ -1,4 +1,4 @@
-"""Following: nothing twice, nothing left out; a history that changed behind our back is seen."""
+"""Following: nothing twice, nothing left out, and a history that was rewritten is seen."""
 
 from __future__ import annotations
 
@@ -136,10 +136,9 @@ def test_a_history_that_is_not_kept_any_more_is_said_so(config: Configs, store: 
         assert caught.value.reason == "compacted"
 
 
-HISTORIES = ["other:1:x", "other:1", "{epoch}:1:x", "{epoch}:9", "{epoch}:2:x"]
-
-
-@pytest.mark.parametrize("since", HISTORIES)
+@pytest.mark.parametrize(
+    "since", ["other:1:x", "other:1", "{epoch}:1:x", "{epoch}:9", "{epoch}:2:x"]
+)
 def test_a_cursor_of_another_history_is_a_reset(config: Configs, since: str) -> None:
     config.set("k", 1)
     config.set("k", 2)

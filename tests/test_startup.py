@@ -54,31 +54,28 @@ def tab(line: str) -> tuple[tuple[str, str], ...]:
 #: Of ours, by every command.
 PROGRAM = names(
     """
-    fancli fancli.env fancli.exits fancli.group fancli.main fancli.mask fancli.output
-    fancli.params
+    fancli fancli.env fancli.exits fancli.group fancli.main fancli.output fancli.params
     """
 )
 #: To find a service in the registry.
 LOOK_UP = names(
     """
-    fan fan.discovery fan.errors fan.message fan.model fan.names fan.plugins fan.settings
+    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins fan.settings
     fan.sqlite fan.sqlite.channel fan.sqlite.errors fan.sqlite.kind fan.sqlite.locks
     fan.sqlite.schema fan.stores fan.stores.base fan.stores.rules fan.stores.sqlite
-    fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.coerce fancli.commands
-    fancli.commands.call fancli.complete fancli.options fancli.payload fancli.render
-    fancli.request fancli.scripts
+    fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.commands fancli.commands.call
+    fancli.complete fancli.options fancli.payload fancli.request fancli.scripts
     """
 )
 #: To call it.
 CALL = names(
     """
-    fan.app fan.balancer fan.client fan.mirror fan.policies fan.routes fan.codec
-    fan.context
-    fan.dispatch fan.drivers fan.endpoint fan.exchange fan.failures fan.hosting fan.local
-    fan.middleware fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead
-    fan.middleware.deadline fan.middleware.hops fan.middleware.retry fan.picker fan.routing
-    fan.runner fan.sending
-    fan.service fan.signature fan.transports fan.transports.base
+    fan.app fan.balancer fan.client fan.codec fan.context fan.dispatch fan.drivers
+    fan.endpoint fan.exchange fan.failures fan.hosting fan.local fan.middleware
+    fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead fan.middleware.deadline
+    fan.middleware.hops fan.middleware.retry fan.picker fan.policies fan.routes fan.routing
+    fan.runner fan.sending fan.service fan.signature fan.transports fan.transports.base
+    fancli.coerce
     """
 )
 #: Of the standard library, by what asks the registry.
@@ -129,13 +126,13 @@ WAYS: dict[str, Way] = {
     "a TAB on a command": Way(
         (),
         PROGRAM | names("fancli.complete fancli.scripts"),
-        names("_locale click.shell_completion locale shlex signal"),
+        names("_locale click.shell_completion gc locale shlex signal"),
         tab("fan ca"),
     ),
     "a TAB on a method": Way(
         (),
         PROGRAM | LOOK_UP | names(""),
-        STANDARD,
+        STANDARD | names("gc"),
         tab("fan call greeter.he"),
     ),
 }

@@ -164,7 +164,7 @@ class Channel:
     def _ready(self, deadline: float, *, creates: bool) -> sqlite3.Connection | None:
         if self._is_closed:
             raise FailedPrecondition(f"the {self._noun} {self.path} was closed by this process")
-        inode = schema.inode_of(self.path)
+        inode = schema.inode_of(self.path, self._kind)
         if self._db is not None and inode != self._inode:
             self._drop()
         if self._db is None:
@@ -201,7 +201,7 @@ class Channel:
             db.close()
             raise
         self._db, self._is_frozen = db, is_frozen
-        self._inode = schema.inode_of(self.path)
+        self._inode = schema.inode_of(self.path, self._kind)
         self.opened += 1
 
     def _connect(self, deadline: float, *, creates: bool) -> tuple[sqlite3.Connection, bool]:

@@ -123,8 +123,8 @@ def translate_os(error: OSError, path: str, what: Kind) -> FanError:
     details = {"path": path, "errno": errno.errorcode.get(error.errno or 0, "")}
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return PermissionDenied(
-            f"the {what.noun} may not write {path} ({error.strerror}): give this user write "
-            f"permission there, or use another {what.noun}",
+            f"the {what.noun} may not use {path} ({error.strerror}): give this user permission to "
+            f"read and write there, or use another {what.noun}",
             reason="read_only",
             details=details,
         )

@@ -8,7 +8,7 @@ import sqlite3
 import time
 
 from fan.errors import DataLoss, FailedPrecondition
-from fan.sqlite.errors import is_busy
+from fan.sqlite.errors import is_busy, translate_os
 from fan.sqlite.kind import Kind
 
 
@@ -79,10 +79,13 @@ def create(db: sqlite3.Connection, path: str, kind: Kind, deadline: float) -> No
         raise
 
 
-def inode_of(path: str) -> tuple[int, int] | None:
-    """What the path is now, None for nothing: a replaced file is another one."""
+def inode_of(path: str, kind: Kind) -> tuple[int, int] | None:
+    """What the path is now, None for nothing: a replaced file is another one. Raises FanError where
+    this user may not look, or no file can be."""
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise translate_os(error, path, kind) from error
     return found.st_dev, found.st_ino

@@ -204,7 +204,8 @@ class DatabaseTransport(Transport):
         """Only the default's folder is ours to make: elsewhere a missing one is a mistake."""
         return not self._settings.database_url and address == self.home()
 
-    def _after_fork_in_child(self) -> None:
+    def abandon(self) -> None:
+        """Leave the messages in hand, and the session, to the parent."""
         self._lock = threading.Lock()
         for desk in self._desks.values():
             desk.after_fork_in_child()
@@ -230,7 +231,7 @@ def _expiry(request: Request) -> float | None:
 
 def _forked() -> None:
     for transport in tuple(_TRANSPORTS):
-        transport._after_fork_in_child()
+        transport.abandon()
 
 
 os.register_at_fork(after_in_child=_forked)

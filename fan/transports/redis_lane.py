@@ -64,6 +64,8 @@ class Lane:
         #: Sources that can be read, by stream.
         self._readable: dict[bytes, Source] = {}
         self._is_reading = False
+        #: Places for what the present read may bring.
+        self._room = 0
         self._is_stopped = False
         self._is_closed = False
         self._is_told: set[str] = set()
@@ -128,6 +130,8 @@ class Lane:
         """Take messages that came in another way: [number, fields, deliveries] of each."""
         found = [self._message(source, *entry) for entry in entries]
         self._deal(source, [message for message in found if message is not None])
+        if self._is_reading and self.free < self._room:
+            self._interrupt(lambda: None)  # what it waits for would have no place now
 
     def settled(self, message: Message) -> None:
         """A message is in hand no more."""
@@ -180,6 +184,7 @@ class Lane:
         self._asked.append(self._got)
         streams = self._readable
         count = max(1, free // len(streams))
+        self._room = min(free, count * len(streams))
         return pack_all(
             ("XREADGROUP", "GROUP", self.group, self.consumer, "COUNT", count, "BLOCK", BLOCK,
              "STREAMS", *streams, *(">" for _ in streams))

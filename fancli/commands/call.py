@@ -10,10 +10,8 @@ import click
 import msgspec
 
 from fancli.exits import Exit, exit_of
-from fancli.mask import mask_pairs
 from fancli.options import Common, common
 from fancli.params import Usage
-from fancli.render import times, to_json
 from fancli.request import Asking, PayloadCommand, request_options, target_argument
 
 if TYPE_CHECKING:
@@ -91,10 +89,10 @@ def _stream(asking: Asking, client: Client, payload: Payload, show: Show) -> int
     try:
         with closing(chunks):  # type: ignore[type-var]
             for response in chunks:
+                _talk_wire(asking)
                 if response.kind == "chunk":
                     show.item(response, count)
                     count += 1
-                _talk_wire(asking)
                 last = response
     except FanError as exc:
         if not asking.env.is_json:
@@ -138,6 +136,8 @@ class Show:
         if self._common.verbose == 2:
             self._out.talk(f"< {document.decode()}")
         if self._env.is_json:
+            from fancli.render import to_json
+
             document = to_json(self._envelope(asking, result, document))
             self._print(document)
         elif self._is_raw and isinstance(value, (str, bytes)):
@@ -164,8 +164,12 @@ class Show:
             self._write(document + b"\n")
 
     def end(self, asking: Asking, last: Response, count: int) -> None:
-        """The end of a stream; only JSON says it."""
+        """The end of a stream; on stdout only JSON says it."""
+        if self._wants_meta or self._common.verbose:
+            self._out.talk(f"* {_served_by(last.version, last.instance)}, items={count}")
         if self._env.is_json:
+            from fancli.render import to_json
+
             end = {
                 "v": 1,
                 "ok": True,
@@ -179,6 +183,9 @@ class Show:
             self._write(to_json(end) + b"\n")
 
     def _envelope(self, asking: Asking, result: Result, document: bytes) -> dict[str, Any]:
+        from fancli.mask import mask_pairs
+        from fancli.render import times
+
         headers = dict(result.response.headers)
         return {
             "v": 1,
@@ -198,7 +205,7 @@ class Show:
     def _meta(self, result: Result) -> None:
         timing = " ".join(f"{name}={ms:.3f}ms" for name, ms in result.timing_ms.items())
         self._out.talk(
-            f"* {result.version or 'version unknown'} {result.instance or 'instance unknown'}"
+            f"* {_served_by(result.version, result.instance)}"
             f" over {result.transport}, attempts={result.attempts} trace={result.trace_id} {timing}"
         )
 
@@ -222,8 +229,14 @@ class Show:
         self._has_begun = True
 
 
+def _served_by(version: str, instance: str) -> str:
+    return f"{version or 'version unknown'} {instance or 'instance unknown'}"
+
+
 def _document(response: Response, value: Any) -> bytes:
     """The result as compact JSON: what came, not what a decoder made of its numbers."""
     if response.content_type == _BYTES:
+        from fancli.render import to_json
+
         return to_json(value)
     return msgspec.json.format(response.body, indent=-1) if response.body else b"null"

@@ -67,11 +67,14 @@ def _written(key: str, value: Any, is_text: bool) -> str:
 def _run(env: Environment, path: str) -> None:
     """Run the editor and wait for it. Raises FailedPrecondition where it cannot be or failed."""
     import shlex
+    import signal
     import subprocess
 
     from fan import FailedPrecondition
 
     editor = env.vars.get("VISUAL") or env.vars.get("EDITOR") or "vi"
+    # A Ctrl-C is the editor's. A handler, since what is ignored would be ignored by it, too.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         # As git does it: the variable is a command line of the shell.
         line = f"{editor} {shlex.quote(path)}"
@@ -80,6 +83,8 @@ def _run(env: Environment, path: str) -> None:
         raise FailedPrecondition(
             f"the editor {editor} cannot be run: {exc.strerror}", reason="editor_failed"
         ) from exc
+    finally:
+        signal.signal(signal.SIGINT, before)
     if status:
         raise FailedPrecondition(
             f"the editor {editor} ended with {status}: nothing was changed", reason="editor_failed"

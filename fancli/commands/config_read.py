@@ -18,6 +18,9 @@ from fancli.params import Usage
 if TYPE_CHECKING:
     from fan import ConfigEntry, ConfigEvent
 
+#: Characters of a value in a table on a terminal.
+_LONGEST = 60
+
 _REV = click.IntRange(min=1)
 
 
@@ -102,8 +105,15 @@ def list_(common: Common, *, prefix: str, gen: int | None, render: tuple[Format,
     """List the configs whose keys begin with PREFIX: key, value, revision, and who set it when."""
     with opened(common) as (config, deadline):
         rows = [_row(entry) for entry in config.list(prefix, gen=gen, deadline=deadline)]
+    if render[0] == "table" and common.env.stdout_is_tty:
+        rows = [{**row, "value": _short(text_of(row["value"]))} for row in rows]
     columns = ("key", "value", "rev", "at", "who")
     common.out.rows(rows, columns, render[0], wants_head=render[1])
+
+
+def _short(text: str) -> str:
+    """As much of a value as a row of a terminal bears."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def _row(entry: ConfigEntry) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from fancli.complete import complete_event, complete_target
 from fancli.exits import Exit
 from fancli.options import Common, common
 from fancli.params import Duration, Usage, check_name
-from fancli.render import times, to_json
 from fancli.request import Asking, PayloadCommand, request_options
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def push(
                 for line in asking.tap.take(common.env.show_secrets):
                     common.out.talk(line)
     if common.env.is_json:
-        common.out.json(to_json(_accepted(asking, result)))
+        common.out.object(_accepted(asking, result))
     return Exit.OK
 
 
@@ -95,6 +94,8 @@ def _send(asking: Asking, client: Client, payload: Payload) -> Result:
 
 def _accepted(asking: Asking, result: Result) -> dict[str, Any]:
     """The object of --json."""
+    from fancli.render import times
+
     where: dict[str, Any]
     if asking.topic:
         details = result.response.details

@@ -77,7 +77,7 @@ def serve(
 
     MODULE is found in the current folder or among what is installed; without :CLASS every service
     that it defines is run. When all are registered and up, stderr gets one line for each, and then
-    `ready`.
+    `ready`. A service whose hard dependencies are not there waits for them: `ready` comes later.
 
     A service with @push or @subscribe methods takes from the queue that the settings name where
     no transport over a broker is given.
@@ -120,22 +120,38 @@ def _run(
     drain_timeout: float,
     ready_fd: int | None,
 ) -> int:
+    from threading import Thread
+
     from fancli.processes import Signals
 
     app.start(transports, adopt=adopt)
     with Signals() as signals:
         for instance in app.lifecycle.instances:
             _announce(picked, instance)
-        if ready_fd is None:
-            picked.out.note("ready")
+        waiting = [one.name for one in app.lifecycle.waiting]
+        if waiting:  # for what they need: `ready` comes when they are up
+            picked.out.note(f"waiting: {', '.join(waiting)}")
+            Thread(target=_tell_later, args=(app, picked, ready_fd), daemon=True).start()
         else:
-            os.write(ready_fd, b"ready\n")
+            _tell_ready(picked, ready_fd)
         status = signals.wait()
         is_idle = app.drain(drain_timeout)
         if not is_idle:
             picked.out.warn(f"calls still ran after {drain_timeout:g}s and were given up")
         app.stop(CLOSING if is_idle else 0.0)
         return status
+
+
+def _tell_later(app: App, picked: Common, ready_fd: int | None) -> None:
+    if app.lifecycle.wait_up():
+        _tell_ready(picked, ready_fd)
+
+
+def _tell_ready(picked: Common, ready_fd: int | None) -> None:
+    if ready_fd is None:
+        picked.out.note("ready")
+    else:
+        os.write(ready_fd, b"ready\n")
 
 
 def _announce(picked: Common, instance: Instance) -> None:

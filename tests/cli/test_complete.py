@@ -55,6 +55,17 @@ def test_what_may_stand_next(fan: Fan, demo: Demo, line: str, found: list[str]) 
     assert complete(fan, line) == found
 
 
+def test_the_scripts_that_click_makes_are_answered_too(fan: Fan, demo: Demo) -> None:
+    words = {"COMP_WORDS": "fan call greeter.he", "COMP_CWORD": "2"}
+    ran = fan(_FAN_COMPLETE="bash_complete", **words)
+    assert ran == (0, "plain,greeter.health\nplain,greeter.hello\n", "")
+    ran = fan(_FAN_COMPLETE="bash_complete", COMP_WORDS="fan call gr", COMP_CWORD="2")
+    assert ran == (0, "plain,greeter.\n", "")
+    for shell in FILES:
+        ran = fan(_FAN_COMPLETE=f"{shell}_source")
+        assert ran == (0, fan("completion", shell).stdout, "")
+
+
 SLOW_FILES = """
 import sqlite3, time
 connect = sqlite3.connect

@@ -473,3 +473,22 @@ def wait_for_end(pid: int) -> None:
             assert select.select([fd], [], [], HANG)[0]
         finally:
             os.close(fd)
+
+
+def test_a_service_that_waits_says_for_what_and_is_ready_later(
+    start_fan: Any, registry_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "needy.py").write_text(
+        "from fan import Service, rpc\n\n\n"
+        "class Shop(Service):\n"
+        '    name, version = "shop", "1.0.0"\n'
+        '    depend = {"hard": {"users": ">=1.2"}}\n\n\n'
+        "class Users(Service):\n"
+        '    name, version = "users", "1.3.0"\n'
+    )
+    shop = start_fan("serve", "needy:Shop", cwd=tmp_path)
+    shop.wait_for("shop waits for users>=1.2 (have none)")
+    shop.wait_for("waiting: shop")
+    users = start_fan("serve", "needy:Users", cwd=tmp_path)
+    users.wait_for("ready")
+    shop.wait_for("ready")

@@ -143,9 +143,25 @@ class Events(QueueHarness):
         for topic in (SHARED, ALL):
             teller.publish(topic, topic)
             assert old.wait_seen().tag == topic
-        for group in ("inbox",):
-            self.settle(teller.client, QueueName(topic=SHARED, group=group))
+        self.settle(teller.client, QueueName(topic=SHARED, group="inbox"))
         assert new.seen.empty()
+
+    def test_of_two_versions_in_one_process_the_routed_one_hears_of_events(
+        self, world: World, teller: Caller
+    ) -> None:
+        new, old = inbox(version="2.0.0"), inbox(version="1.0.0")
+        app = world.serve(new, old)
+        for routed, other in ((old, new), (new, old)):
+            app.discovery.adopt("inbox", routed.version, force=True)
+            in_a_row = 0
+            while in_a_row < 5:  # once it follows the route; bounded by the test's time limit
+                before = other.runs["share"]
+                teller.publish(SHARED, "told")
+                until(lambda: not (new.seen.empty() and old.seen.empty()))
+                for one in (new, old):
+                    while not one.seen.empty():
+                        one.wait_seen()
+                in_a_row = in_a_row + 1 if other.runs["share"] == before else 0
 
     def test_an_event_that_fails_is_delivered_n_times_and_then_a_dead_letter(
         self, world: World, teller: Caller

@@ -303,6 +303,10 @@ class Pushes(QueueHarness):
         world.serve(service, workers=4)
         sender = self.sender_of(face, client)
         counts = []
+        service.barrier = threading.Barrier(4)  # threads that start when they are needed are there
+        for i in range(4):
+            sender.push("inbox.gather", i)
+        service.wait_tags(4)
         for n in (200, 1000):
             for i in range(n):
                 sender.push("inbox.take", i)

@@ -11,6 +11,7 @@ arguments are those of `fan.testing.contracts.server`.
 from __future__ import annotations
 
 import json
+import queue
 import sys
 import threading
 from collections.abc import Callable
@@ -25,13 +26,10 @@ _lock = threading.Lock()
 def main(registry: str, folder: str, bind: str, made_by: str = "", more: str = "{}") -> None:
     """Serve until standard input ends."""
     service = inbox()
-    talks: list[tuple[Callable[[], Any], Callable[[Any], str]]] = [
-        (service.seen.get, lambda seen: f"seen {seen.method} {seen.tag} {seen.attempt}"),
-        (service.entered.get, lambda tag: f"entered {tag}"),
-        (service.told.get, lambda value: f"told {json.dumps(value)}"),
-    ]
-    for take, say in talks:
-        threading.Thread(target=_tell, args=(take, say), daemon=True).start()
+    # Told in the handler itself: whoever is killed after it has acknowledged has told it, too.
+    service.seen = _Told(lambda seen: f"seen {seen.method} {seen.tag} {seen.attempt}")
+    service.entered = _Told(lambda tag: f"entered {tag}")
+    service.told = _Told(lambda value: f"told {json.dumps(value)}")
     app = make_app(registry, folder, bind.partition("=")[0], made_by, more, service)
     app.start((bind,))
     _write(f"ready {service.instance_id}")
@@ -42,9 +40,14 @@ def main(registry: str, folder: str, bind: str, made_by: str = "", more: str = "
     app.close()
 
 
-def _tell(take: Callable[[], Any], say: Callable[[Any], str]) -> None:
-    while True:
-        _write(say(take()))
+class _Told(queue.SimpleQueue[Any]):
+    """Writes what is put into it, and keeps nothing."""
+
+    def __init__(self, say: Callable[[Any], str]) -> None:
+        self._say = say
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        _write(self._say(item))
 
 
 def _write(line: str) -> None:

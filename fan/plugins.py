@@ -16,6 +16,7 @@ import msgspec
 
 from fan.errors import InvalidArgument, Unimplemented
 from fan.model import ALIASES as ALIASES
+from fan.model import QUEUES as QUEUES
 from fan.settings import Settings, default_registry, did_you_mean, normal_registry
 
 if TYPE_CHECKING:

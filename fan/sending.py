@@ -14,7 +14,7 @@ from fan.codec import check_baggage
 from fan.context import current, new_id
 from fan.errors import FanError, InvalidArgument
 from fan.hosting import Hosted
-from fan.message import Request, Response
+from fan.message import JSON, Request, Response
 from fan.middleware.base import Call, CallNext, Middleware, Options, Send, Steps
 from fan.model import Address, Choice, ServiceInfo, transport_of
 from fan.picker import Table, peer
@@ -255,6 +255,20 @@ class Sender:
             call.service, call.method, found or transport.home(), gen=call.table.info.gen,
             why=(f"the queue of {call.service}",),
         )  # fmt: skip
+
+    def queue_for(self, service: str, method: str) -> Choice | None:
+        """The queue that a push would wait in now; None where it goes the way of a call. Raises
+        what choosing raises."""
+        call = self.begin("push", service, method, "", JSON, b"")
+        try:
+            choice = self._choose(call)
+        except FanError as exc:
+            exc.target = call.target
+            raise
+        if not self._app.transport_for(choice.address).is_shared:
+            return None
+        why = choice.why or (f"the queue of {call.service}: its instances are served over it",)
+        return msgspec.structs.replace(choice, version="", instance=None, why=why)
 
     def _send(self, call: Call) -> Steps:
         request = self._request(call)

@@ -114,6 +114,8 @@ def complete_target(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
     """Services up to the dot, then methods, then versions behind the @."""
+    if ctx.params.get("topic"):  # an event has no target: what stands there is an item
+        return complete_item(ctx, param, incomplete)
     services = registered(ctx)
     name, at, want = incomplete.partition("@")
     if at:
@@ -175,10 +177,7 @@ def complete_item(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
     """Parameters as `name=`, and behind the = the values of an enumeration or a boolean."""
-    target = str(ctx.params.get("target") or "").partition("@")[0]
-    service, _, name = target.replace("::", ".").replace("/", ".").rpartition(".")
-    info = registered(ctx).get(service)
-    method = next((m for m in _methods(info) if m.name == name), None) if info else None
+    method = _asked(ctx)
     if method is None:
         return []
     key, equals, text = incomplete.partition("=")
@@ -194,6 +193,51 @@ def complete_item(
         for name, p in params.items()
         if name.startswith(key) and name not in used
     ]
+
+
+def _asked(ctx: click.Context) -> MethodInfo | None:
+    """The method whose arguments are typed."""
+    services = registered(ctx)
+    if topic := ctx.params.get("topic"):
+        from fancli.catalog import handler_of
+
+        return handler_of(services.values(), topic)
+    target = str(ctx.params.get("target") or "").partition("@")[0]
+    service, _, name = target.replace("::", ".").replace("/", ".").rpartition(".")
+    info = services.get(service)
+    return next((m for m in _methods(info) if m.name == name), None) if info else None
+
+
+def complete_event(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Topics that some service handles."""
+    from fancli.queues import topics_of
+
+    used = ctx.params.get("topics") or ()
+    methods = [m for info in registered(ctx).values() for m in _methods(info)]
+    found = sorted({topic for topic, _ in topics_of(methods)} - set(used))
+    return [_item(topic) for topic in found if topic.startswith(incomplete)]
+
+
+def complete_queue(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Queues of what is registered."""
+    from fancli.queues import candidates
+
+    found = sorted(map(str, candidates(registered(ctx).values())))
+    return [_item(name) for name in found if name.startswith(incomplete)]
+
+
+def complete_queue_transport(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Transports over a broker."""
+    from fan import plugins
+
+    known = [name for name in plugins.QUEUES if name in plugins.TRANSPORTS]
+    return [_item(name) for name in ("auto", *known) if name.startswith(incomplete)]
 
 
 def complete_transport(

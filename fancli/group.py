@@ -29,6 +29,8 @@ class Row(NamedTuple):
 COMMANDS: dict[str, Row] = {
     "call": Row("fancli.commands.call:call", "Call a method and print its result."),
     "push": Row("fancli.commands.push:push", "Send a message without waiting for the work."),
+    "listen": Row("fancli.commands.listen:listen", "Print the events of a topic as they come."),
+    "queue": Row("fancli.commands.queue:queue", "See and empty queues, put dead letters back."),
     "discover": Row("fancli.commands.discover:discover", "See services, methods and instances."),
     "config": Row(
         "fancli.commands.config:config", "See and change the services' configuration."

@@ -76,6 +76,21 @@ class Output:
         has_color = self.env.wants_color(self.env.stdout) and (is_tty or not self.env.is_json)
         self.text(self._highlight(text) if has_color else text)
 
+    def check_reader(self) -> None:
+        """Raise StdoutClosed when the reader of a pipe is gone: who writes seldom would not notice
+        before the next time."""
+        from select import POLLERR, poll
+
+        if self.env.stdout is None or self.env.stdout_is_tty:
+            return
+        waiting = poll()
+        try:
+            waiting.register(self.env.stdout.fileno(), 0)
+        except (OSError, ValueError):  # no file, as in a test
+            return
+        if any(event & POLLERR for _, event in waiting.poll(0)):
+            raise StdoutClosed
+
     def object(self, value: Any) -> None:
         """A value as a JSON document."""
         from fancli.render import to_json
@@ -156,6 +171,17 @@ class Output:
             if self.env.wants_color(self.env.stderr):
                 mark = f"\x1b[{'1;31' if is_error else '1;33'}m{mark}\x1b[0m"
             self.talk(f"{mark} {text}")
+
+    def confirm(self, question: str) -> bool:
+        """Whether a person says yes to what cannot be undone; where there is none, nobody is
+        asked."""
+        from fancli.env import is_tty
+
+        stdin = self.env.stdin
+        if stdin is None or not is_tty(stdin) or not self.env.stderr_is_tty:
+            return True
+        _write(self.env.stderr, f"{question} [y/N] ".encode())  # type: ignore[arg-type]
+        return stdin.readline().strip().lower() in ("y", "yes")
 
     def hint(self, text: str) -> None:
         """The line that says what to do."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from fancli.mask import mask_url
+
 if TYPE_CHECKING:
     from fancli.env import Environment
 
@@ -20,6 +22,7 @@ MAX_NAME = 255
 
 _SEGMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_PEERS = "http://HOST:PORT, unix:///PATH, amqp://HOST/VHOST, redis://HOST/0, local:MODULE"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
 
 
@@ -155,11 +158,11 @@ def check_peers(peers: Iterable[str]) -> tuple[str, ...]:
     for peer in peers:
         match = _URL.fullmatch(peer)
         if not match:
-            raise Usage(f"-p {peer!r} is not a URL", "http://HOST:PORT, unix:///PATH, local:MODULE")
+            raise Usage(f"-p {mask_url(peer)!r} is not a URL", _PEERS)
         scheme, rest = match[1].lower(), match[2]
         check_transport("-p", scheme, is_scheme=True)
         if not rest.strip("/"):
-            raise Usage(f"-p {peer!r}: nothing behind {scheme}:")
+            raise Usage(f"-p {peer!r}: nothing behind {scheme}:", _PEERS)
         out.append(f"{scheme}:{rest}")
     return tuple(out)
 
@@ -181,6 +184,16 @@ def check_transport(option: str, name: str, *, is_scheme: bool = False) -> str:
         f"{option} {name}: unknown {kind}",
         did_you_mean(name, words) or f"there are {', '.join(sorted(words))}; see fan plugins",
     )
+
+
+def check_bind(spec: str) -> str:
+    """`ipc`, `http=127.0.0.1:8080`. Raises Usage for a transport that nobody brings."""
+    name = spec.partition("=")[0]
+    if not check_transport("--transport", name):
+        raise Usage(f"--transport {name}: name one", "--transport ipc --transport http")
+    if name == "local":
+        raise Usage("--transport local: it is there without being served", "--transport ipc")
+    return spec
 
 
 def read_text(path: str, option: str, env: Environment) -> str:

@@ -18,6 +18,8 @@ _YAML_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y",
 #: What to type next, by code and reason. `{service}` and `{target}` are filled in.
 _HINTS: dict[tuple[str, str], str] = {
     ("not_found", "no_such_service"): "fan discover list shows what is registered",
+    ("not_found", "no_such_letter"): "fan queue dead {target} shows what there is",
+    ("not_found", "no_such_queue"): "fan queue list shows what there is",
     ("not_found", "no_such_config"): "fan config list shows what there is",
     ("unimplemented", "unknown_method"): "fan discover describe {service} lists its methods",
     ("failed_precondition", "version_missing"): "fan discover show {service} lists its versions",

@@ -15,6 +15,7 @@ from fancli.complete import complete_instance, complete_item, complete_target, c
 from fancli.group import Command
 from fancli.options import Common, add_options
 from fancli.params import (
+    Target,
     Usage,
     check_name,
     check_peers,
@@ -42,9 +43,10 @@ class PayloadCommand(Command):
         return super().parse_args(ctx, args)
 
 
+#: What is called.
+target_argument: Callable[[Any], Any] = click.argument("target", shell_complete=complete_target)
 request_options: Callable[[Any], Any] = add_options(
     (
-        click.argument("target", shell_complete=complete_target),
         click.argument("items", nargs=-1, type=click.UNPROCESSED, shell_complete=complete_item),
         click.option("-d", "--data", multiple=True, metavar="JSON|@FILE|-", help="The payload."),
         click.option("-H", "--header", multiple=True, metavar="K:V|@FILE|@-", help="A header."),
@@ -55,7 +57,7 @@ request_options: Callable[[Any], Any] = add_options(
             metavar="NAME",
             default="auto",
             shell_complete=complete_transport,
-            help="auto, ipc, http.",
+            help="auto, ipc, http, amqp, redis; of pushes database, too.",
         ),
         click.option(
             "-p", "--peer", multiple=True, metavar="URL", help="Address; asks no registry."
@@ -103,11 +105,14 @@ class Asking:
         caller: str,
         key: str,
         retries: int | None,
+        topic: str = "",
     ) -> None:
         self.common = common
         self.env = common.env
-        self.target = parse_target(target)
-        self.env.target = self.target.name
+        #: What an event is about; a target is empty then.
+        self.topic = topic
+        self.target = Target("", "") if topic else parse_target(target)
+        self.env.target = topic or self.target.name
         self.local = [url.partition(":")[2] for url in peer if url.startswith("local:")]
         if self.local and len(peer) > 1:
             raise Usage("-p local:MODULE stands alone")
@@ -156,6 +161,8 @@ class Asking:
         Raises NotFound for an unknown service."""
         if self.options["peers"]:
             return None
+        if self.topic:
+            return self._describe_event(app)
         import time
 
         deadline = time.monotonic() + (self.common.timeout or app.settings.timeout)
@@ -168,6 +175,19 @@ class Asking:
             interface = info.interfaces.get(version) if version else interface
         self.interface = interface
         return interface.method(self.target.method) if interface is not None else None
+
+    def _describe_event(self, app: App) -> MethodInfo | None:
+        """A method that handles the topic: what it takes is what an event of it holds. A broker
+        needs no registry, so that one which is down is no failure."""
+        from fan import FanError
+
+        try:
+            infos = app.discovery.services()
+        except FanError:
+            return None
+        from fancli import catalog
+
+        return catalog.handler_of(infos, self.topic)
 
     def arguments(self, method: MethodInfo | None, *, checked: bool = False) -> Payload:
         """The payload with its text turned into values; `checked` refuses here what the callee
@@ -184,9 +204,30 @@ class Asking:
             catalog.method(self.interface, self.target.method)
         return payload
 
-    def choice(self, client: Client) -> Choice | None:
+    def choice(self, app: App, client: Client, kind: str = "call") -> Choice | None:
         """Where it would go; None for a service in this process."""
-        return None if self.local else client.resolve(self.target.service, self.target.method)
+        if self.local:
+            return None
+        if self.topic:
+            return self._broker(app)
+        return client.resolve(self.target.service, self.target.method, kind=kind)
+
+    def _broker(self, app: App) -> Choice:
+        """Where an event goes."""
+        from fan import Address, Choice
+
+        if self.options["peers"]:
+            url = self.options["peers"][0]
+            return Choice("", "", Address(url), why=(f"peer asked for: {url}",))
+        asked = self.options["transport"]
+        name = asked or app.settings.queue
+        why = f"transport {name}: {'asked for' if asked else 'the setting queue'}"
+        return Choice("", "", app.transport(name).home(), why=(why,))
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The target or the topic, for JSON."""
+        return {"topic": self.topic} if self.topic else {"target": self.target.name}
 
     def echo(self, kind: str, payload: Payload, choice: Choice | None) -> dict[str, Any]:
         """The object of --dry-run, secrets masked."""
@@ -203,7 +244,7 @@ class Asking:
             "v": 1,
             "ok": True,
             "dry_run": True,
-            "target": self.target.name,
+            **self.named,
             **route_of(choice, shows_all),
             "request": {
                 "kind": kind,
@@ -218,15 +259,17 @@ class Asking:
             },
         }
 
-    def talk_route(self, client: Client, payload: Payload) -> None:
+    def talk_route(
+        self, app: App, client: Client, payload: Payload, kind: str = "call"
+    ) -> None:
         """-v: where it goes, and with -vv what is sent."""
         if not self.common.verbose:
             return
         from fancli.mask import mask_pairs, mask_url
 
         out, shows_all = self.common.out, self.env.show_secrets
-        choice = self.choice(client)
-        out.talk(f"* {self.target.name}")
+        choice = self.choice(app, client, kind)
+        out.talk(f"* {self.topic or self.target.name}")
         if choice is not None:
             for why in choice.why:
                 out.talk(f"* {why if shows_all else mask_url(why)}")
@@ -237,7 +280,7 @@ class Asking:
             for key, value in pairs.items():
                 out.talk(f"> {name[:6] if name == 'headers' else name} {key}: {value}")
         if self.common.verbose == 2:
-            body = self.echo("call", payload, None)["request"]["body"]
+            body = self.echo(kind, payload, None)["request"]["body"]
             out.talk(f"> {_text(body)}")
 
 

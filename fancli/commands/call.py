@@ -12,7 +12,7 @@ import msgspec
 from fancli.exits import Exit, exit_of
 from fancli.options import Common, common
 from fancli.params import Usage
-from fancli.request import Asking, PayloadCommand, request_options
+from fancli.request import Asking, PayloadCommand, request_options, target_argument
 
 if TYPE_CHECKING:
     from fan import Client, Response, Result
@@ -36,6 +36,7 @@ _BYTES = "application/octet-stream"
         "fan call greeter.count n=1000000 | head -1",
     ),
 )
+@target_argument
 @request_options
 @click.option("-r", "--raw", is_flag=True, help="A text result without quotes, bytes as they are.")
 @click.option("-o", "--output", metavar="FILE", default="", help="Write the result to a file.")
@@ -55,9 +56,9 @@ def call(
         method = asking.describe(app)
         payload = asking.arguments(method, checked=dry_run)
         if dry_run:
-            common.out.object(asking.echo("call", payload, asking.choice(client)))
+            common.out.object(asking.echo("call", payload, asking.choice(app, client)))
             return Exit.OK
-        asking.talk_route(client, payload)
+        asking.talk_route(app, client, payload)
         if method is not None and method.is_stream:
             return _stream(asking, client, payload, show)
         return _call(asking, client, payload, show)

@@ -265,4 +265,3 @@ class Desk:
         until = time.monotonic() + max(1.0, request.timeout_ms / 1000)
         letter = Letter(message.reply, element, hand, message.number, until)
         self._outbox.add(letter, at_once=self.lane.used <= _FEW)
-

@@ -21,7 +21,7 @@ from fan.transports.redis_fields import (
 )
 from fan.transports.redis_keys import PRIVATE, Keys, Source
 from fan.transports.redis_pipe import Pipe
-from fan.transports.redis_scripts import PURGE, REQUEUE, STATE, WAITING
+from fan.transports.redis_scripts_care import PURGE, REQUEUE, STATE, WAITING
 
 #: Entries that one step looks at or throws away.
 STEP = 1000

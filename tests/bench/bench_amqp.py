@@ -71,26 +71,29 @@ def serve_ours(url: str) -> None:
 
 def serve_bare(url: str) -> None:
     """Answer with bare pika until standard input ends."""
-    connection = pika.BlockingConnection(pika.URLParameters(url))
-    channel = connection.channel()
-    channel.queue_declare(QUEUE)
-    channel.basic_qos(prefetch_count=32)
+
+    def opened(connection: Any) -> None:
+        connection.channel(on_open_callback=declare)
+
+    def declare(channel: Any) -> None:
+        channel.queue_declare(QUEUE, callback=lambda _: consume(channel))
+
+    def consume(channel: Any) -> None:
+        channel.basic_qos(prefetch_count=32)
+        channel.basic_consume(QUEUE, answer, callback=lambda _: print("ready", flush=True))
 
     def answer(channel: Any, method: Any, properties: Any, body: bytes) -> None:
         channel.basic_ack(method.delivery_tag)
         reply = pika.BasicProperties(correlation_id=properties.correlation_id)
         channel.basic_publish("", properties.reply_to, body, reply)
 
-    channel.basic_consume(QUEUE, answer)
-    threading.Thread(target=end_with_input, args=(connection, channel), daemon=True).start()
-    print("ready", flush=True)
-    channel.start_consuming()
-    connection.close()
+    def end_with_input() -> None:
+        sys.stdin.read()
+        connection.ioloop.add_callback_threadsafe(connection.ioloop.stop)
 
-
-def end_with_input(connection: Any, channel: Any) -> None:
-    sys.stdin.read()
-    connection.add_callback_threadsafe(channel.stop_consuming)
+    connection = pika.SelectConnection(pika.URLParameters(url), opened)
+    threading.Thread(target=end_with_input, daemon=True).start()
+    connection.ioloop.start()
 
 
 @contextlib.contextmanager

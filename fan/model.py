@@ -11,7 +11,8 @@ import msgspec
 
 from fan.message import Request
 
-State = Literal["starting", "up", "draining"]
+#: "down" is what an operator says of an instance; it says the others itself.
+State = Literal["starting", "up", "draining", "down"]
 
 #: Transports over a broker, where what was accepted waits for whoever handles it.
 QUEUES = ("amqp", "redis", "database")
@@ -107,6 +108,17 @@ class Instance(msgspec.Struct, frozen=True, omit_defaults=True):
     started_at: str = ""
 
 
+class Override(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an operator says of an instance against its own word: a persistent record of the kind
+    `override`, named `<service>/<id>`."""
+
+    state: Literal["draining", "down"]
+    #: Epoch seconds after which it does not count any more; None: until it is taken back.
+    until: float | None = None
+    who: str = ""
+    why: str = ""
+
+
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a service's calls go. Body of the object `route/<service>`.
 
@@ -138,7 +150,10 @@ class ServiceInfo(msgspec.Struct, frozen=True):
     gen: int = 0
     #: Generation since which the route is in force, 0 for none.
     routed_at: int = 0
+    #: As they are to be treated: an operator's word counts above an instance's own.
     instances: tuple[Instance, ...] = ()
+    #: What operators say now, by the id of the instance.
+    overrides: dict[str, Override] = {}
     #: The config `SERVICE/policy`.
     policy: dict[str, Any] = {}
 
@@ -153,7 +168,7 @@ class ServiceInfo(msgspec.Struct, frozen=True):
         return bool(self.interfaces) or self.route is not None or bool(self.instances)
 
     def live(self, version: str) -> tuple[Instance, ...]:
-        """The instances of a version that take calls."""
+        """The instances of a version that take calls: those that are up, unless it is retired."""
         if self.route is not None and version in self.route.retired:
             return ()
         return tuple(i for i in self.instances if i.version == version and i.state == "up")
@@ -219,17 +234,6 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     who: str = ""
     #: Epoch seconds after which nobody waits for a vote.
     until: float = 0.0
-
-
-class Override(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an operator says of an instance against its own word: a persistent record of the kind
-    `override`, named `<service>/<id>`."""
-
-    state: Literal["draining", "down"]
-    #: Epoch seconds after which it does not count any more; None: until it is taken back.
-    until: float | None = None
-    who: str = ""
-    why: str = ""
 
 
 class Choice(msgspec.Struct, frozen=True):

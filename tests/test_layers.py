@@ -122,6 +122,8 @@ TABLE: dict[str, Row] = {
     "fan.dispatch": row(LOGIC),
     "fan.consumer": row(LOGIC),
     "fan.discovery": row(LOGIC),
+    "fan.readings": row(LOGIC),
+    "fan.registration": row(LOGIC),
     "fan.mirror": row(LOGIC),
     "fan.routes": row(LOGIC),
     "fan.writing": row(LOGIC),

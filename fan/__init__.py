@@ -25,6 +25,7 @@ _HOME = {
     "ConfigEntry": "config_history",
     "ConfigEvent": "config_history",
     "ConfigWatch": "config_watch",
+    "Consumer": "model",
     "Context": "context",
     "DataLoss": "errors",
     "DeadlineExceeded": "errors",
@@ -40,8 +41,10 @@ _HOME = {
     "MethodInfo": "model",
     "Middleware": "middleware.base",
     "NotFound": "errors",
+    "Operations": "operations",
     "Options": "middleware.base",
     "OutOfRange": "errors",
+    "Leftover": "operations",
     "Letter": "model",
     "Param": "model",
     "PermissionDenied": "errors",
@@ -162,6 +165,7 @@ if TYPE_CHECKING:
     from fan.middleware.base import Options as Options
     from fan.model import Address as Address
     from fan.model import Choice as Choice
+    from fan.model import Consumer as Consumer
     from fan.model import Instance as Instance
     from fan.model import Interface as Interface
     from fan.model import Letter as Letter
@@ -171,6 +175,8 @@ if TYPE_CHECKING:
     from fan.model import QueueName as QueueName
     from fan.model import Route as Route
     from fan.model import ServiceInfo as ServiceInfo
+    from fan.operations import Leftover as Leftover
+    from fan.operations import Operations as Operations
     from fan.routes import Config as Config
     from fan.routes import Routes as Routes
     from fan.routing import parse_target as parse_target

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from fan.events import Subscriber
     from fan.lifecycle import Lifecycle
     from fan.middleware.metrics import Metrics
+    from fan.operations import Operations
     from fan.tracers.base import Tracer
 
 
@@ -240,6 +241,13 @@ class App:
             return self._config
 
     @property
+    def operations(self) -> Operations:
+        """What an operator does: `app.operations.override(...)`, `lift`, `deregister`, ..."""
+        from fan.operations import Operations
+
+        return Operations(self)
+
+    @property
     def pool(self) -> ThreadPoolExecutor:
         """Threads for what must not block a caller: pushes, plain methods awaited from a task."""
         with self._lock:
@@ -328,8 +336,8 @@ class App:
         route = info.route
         if route is None or not route.versions:
             return unrouted
-        if route.replaced_by:
-            return None
+        if route.replaced_by or route.shard:
+            return None  # elsewhere, or wherever the key of a call says
         live = [v for v, weight in route.versions.items() if weight > 0]
         return live[0] if len(live) == 1 and not route.overrides else None
 
@@ -391,11 +399,13 @@ class App:
                 self._lifecycle = Lifecycle(self)
             return self._lifecycle
 
-    def start(self, transports: Sequence[str] = ("ipc",), *, adopt: bool = False) -> None:
+    def start(
+        self, transports: Sequence[str] = ("ipc",), *, adopt: bool = False, standby: bool = False
+    ) -> None:
         """Serve what is hosted over the transports (`ipc`, `http=127.0.0.1:8080`), register it, and
-        start it. `adopt` moves the routes to these versions. Raises FanError; nothing is left
-        behind."""
-        self.lifecycle.start(transports, adopt)
+        start it. `adopt` moves the routes to these versions; with `standby` a place that is taken
+        is waited for. Raises FanError; nothing is left behind."""
+        self.lifecycle.start(transports, adopt, standby)
 
     def drain(self, timeout: float | None = None) -> bool:
         """Take no new calls and wait for those in flight; False when `timeout` seconds pass

@@ -10,16 +10,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
+from typing import Any
 
 import msgspec
 
 from fan.errors import Aborted, AlreadyExists, FanError, Unavailable
 from fan.model import WHOLE, Instance, Interface, Route
 from fan.readings import INSTANCE, INTERFACE, ROUTE, UNIQUE, decode_route, safely
-from fan.stores.base import Change, Plan, Session, Store
+from fan.stores.base import Change, Hint, Plan, Session, Store
 
 #: Seconds between two tries to register again while the registry is down.
 _LONGEST_WAIT = 5.0
+#: Seconds between two looks of who stands by that nobody asked for.
+IDLE = 30.0
 
 
 class Registrar:
@@ -32,6 +36,8 @@ class Registrar:
         self._session: Session | None = None
         self._held: dict[str, Instance] = {}
         self._is_closed = threading.Event()
+        #: Wakes who stands by.
+        self._wake = threading.Event()
 
     def register(
         self, instance: Instance, interface: Interface, *, deadline: float | None = None
@@ -44,6 +50,26 @@ class Registrar:
         self._put(instance, is_new=True, deadline=deadline)
         self._held[instance.id] = instance
         store.put(INTERFACE, key, msgspec.json.encode(interface), deadline=deadline)
+
+    def register_when_free(self, instance: Instance, interface: Interface) -> None:
+        """The same, once nobody else has the id, or the place of a `unique` service. Raises what
+        keeps the registry from being read."""
+        store, has_waited = self._open(), False
+
+        def wake(hint: Hint) -> None:
+            self._wake.set()
+
+        with closing(store.watch(INSTANCE, wake)), closing(store.watch(UNIQUE, wake)):
+            while True:
+                self._wake.clear()
+                try:
+                    self.register(instance, interface)
+                    return
+                except AlreadyExists as exc:
+                    if not has_waited:
+                        _log().warning("%s stands by: %s", instance.service, exc)
+                    has_waited = True
+                self._wake.wait(IDLE)
 
     def update(self, instance: Instance, *, deadline: float | None = None) -> None:
         """Write a registered instance again, its state changed."""
@@ -65,9 +91,16 @@ class Registrar:
         for kind, name in names.items():
             self._open().delete(kind, name, session=session, deadline=deadline)
 
-    def adopt(self, service: str, version: str, *, force: bool = False, who: str = "", host: str =
-    "",
-              deadline: float | None = None) -> bool:  # fmt: skip
+    def adopt(
+        self,
+        service: str,
+        version: str,
+        *,
+        force: bool = False,
+        who: str = "",
+        host: str = "",
+        deadline: float | None = None,
+    ) -> bool:
         """Give an unrouted service its first route, to `version`; with `force` move an existing
         route. Returns whether it changed. A race with another first version is lost quietly."""
         deadline = self._deadline(deadline)
@@ -157,6 +190,7 @@ class Registrar:
     def leave(self) -> None:
         """End the session: what is registered is gone."""
         self._is_closed.set()
+        self._wake.set()
         with self._lock:
             session, self._session = self._session, None
         if session is not None:
@@ -164,6 +198,12 @@ class Registrar:
 
     def _deadline(self, deadline: float | None) -> float:
         return time.monotonic() + self._timeout if deadline is None else deadline
+
+
+def _log() -> Any:
+    import logging
+
+    return logging.getLogger("fan")
 
 
 def _is_unique(instance: Instance) -> bool:

@@ -137,6 +137,7 @@ TABLE: dict[str, Row] = {
     "fan.config_watch": row(LOGIC),
     "fan.routing": row(LOGIC),
     "fan.balancer": row(LOGIC),
+    "fan.shard": row(LOGIC),
     "fan.picker": row(LOGIC),
     "fan.sending": row(LOGIC),
     "fan.events": row(LOGIC),
@@ -152,6 +153,7 @@ TABLE: dict[str, Row] = {
     "fan.lifecycle": row(COMPOSITION),
     "fan.loader": row(COMPOSITION),
     "fan.needs": row(COMPOSITION),
+    "fan.operations": row(COMPOSITION),
     "fan.app": row(COMPOSITION),
     # tools
     "fan.tools": row(TOOL),

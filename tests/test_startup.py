@@ -61,9 +61,9 @@ PROGRAM = names(
 #: To find a service in the registry.
 LOOK_UP = names(
     """
-    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins fan.settings
-    fan.stores fan.stores.base fan.stores.locks fan.stores.rules fan.stores.sqlite
-    fan.stores.sqlite_channel fan.stores.sqlite_errors fan.stores.sqlite_rows
+    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins fan.readings
+    fan.registration fan.settings fan.stores fan.stores.base fan.stores.locks fan.stores.rules
+    fan.stores.sqlite fan.stores.sqlite_channel fan.stores.sqlite_errors fan.stores.sqlite_rows
     fan.stores.sqlite_schema fancli.coerce fancli.commands fancli.commands.call
     fancli.complete fancli.options fancli.payload fancli.render fancli.request fancli.scripts
     """

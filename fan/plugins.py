@@ -37,6 +37,7 @@ TRANSPORTS = {
 STORES = {
     "memory": "fan.stores.memory:MemoryStore",
     "sqlite": "fan.stores.sqlite:SqliteStore",
+    "zk": "fan.stores.zookeeper:ZookeeperStore",
 }
 TRACERS = {
     "noop": "fan.tracers.noop:NoopTracer",

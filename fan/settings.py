@@ -453,12 +453,14 @@ def normal_registry(url: str, folder: str = "") -> str:
         if not path or path.endswith("/"):
             raise ValueError(f"{url!r} names no file: sqlite:PATH")
         return f"sqlite:{os.path.abspath(os.path.join(folder, path))}"
-    if scheme == "zk" and not re.fullmatch(r"//[^/]+(/.*)?", rest):
-        raise ValueError(f"{url!r} names no host: zk://HOST[:PORT][,HOST]/CHROOT")
-    if scheme not in ("memory", "zk"):
+    if scheme == "zk":
+        from fan.stores.zookeeper_url import normal
+
+        return f"zk:{normal(rest, folder)}"
+    if scheme != "memory":
         from fan.plugins import store_names
 
-        known = sorted({*store_names(), "zk"})
+        known = store_names()
         if scheme not in known:
             raise InvalidArgument(
                 f"no store for the registry {url!r}{did_you_mean(scheme, known)}",

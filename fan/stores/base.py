@@ -304,6 +304,11 @@ class Store(ABC):
     def list(self, kind: str, prefix: str = "", *, deadline: float) -> list[Record]:
         """The live records of a kind whose names begin with `prefix`, by name."""
 
+    def problems(self, *, deadline: float) -> Sequence[str]:
+        """What is wrong with the storage itself although it answers, a sentence each: for whoever
+        looks after it. Most have nothing to say."""
+        return ()
+
     @abstractmethod
     def close(self) -> None:
         """End sessions and watches, release everything. Twice does no harm."""

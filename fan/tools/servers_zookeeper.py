@@ -19,8 +19,10 @@ _JARS = (
     "/opt/homebrew/opt/zookeeper/libexec/lib/*.jar",
     "/usr/local/opt/zookeeper/libexec/lib/*.jar",
 )
-#: Prints warnings where Debian's package has nothing that prints.
-_LOGGER = "/usr/share/java/slf4j-simple.jar"
+#: What Debian's jar does not name: something that prints warnings, and what TLS needs.
+_BESIDE = tuple(
+    f"/usr/share/java/{name}.jar" for name in ("slf4j-simple", "netty-codec", "netty-resolver")
+)
 _JVM = ("-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData")
 _MAIN = "org.apache.zookeeper.server"
 
@@ -198,6 +200,7 @@ def _classes() -> str:
     """Java's class path, empty where ZooKeeper is not installed."""
     for pattern in _JARS:
         if jars := sorted(glob.glob(pattern)):
-            extra = [_LOGGER] if pattern == _JARS[0] and os.path.exists(_LOGGER) else []
+            beside = _BESIDE if pattern == _JARS[0] else ()
+            extra = [jar for jar in beside if os.path.exists(jar)]
             return os.pathsep.join([*jars, *extra])
     return ""

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pytest
+from kazoo.client import KazooClient
+from kazoo.retry import KazooRetry
+
+from fan.errors import FanError
+from fan.stores.base import Session
+from fan.stores.zookeeper import ZookeeperStore
+from fan.stores.zookeeper_session import ZookeeperSession
+from fan.testing.contracts.store import PATIENCE, soon
 
 _BEFORE = """
 import os, sys, time
@@ -83,3 +95,74 @@ class Process:
 def run() -> type[Process]:
     """`run(path, code)` is a context manager: another process with a store on `path`."""
     return Process
+
+
+# ZooKeeper
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., ZookeeperStore]]:
+    with contextlib.ExitStack() as stack:
+
+        def opens(url: str, namespace: str = "default", **how: Any) -> ZookeeperStore:
+            store = ZookeeperStore(url.removeprefix("zk:"), namespace, **how)
+            stack.callback(store.close)
+            return store
+
+        yield opens
+
+
+@pytest.fixture
+def url(zookeeper_server: Any) -> str:
+    """A chroot of the test's own on the server of the run."""
+    return f"{zookeeper_server.url}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def raw(zookeeper_server: Any) -> Iterator[KazooClient]:
+    """Somebody who goes behind our back."""
+    client = KazooClient(
+        zookeeper_server.url.removeprefix("zk://"), connection_retry=KazooRetry(max_tries=20)
+    )
+    client.start(PATIENCE)
+    yield client
+    client.stop()
+    client.close()
+
+
+def _end_session(session: Session) -> None:
+    """Have the servers end a session: a second client that has its id and password closes it."""
+    assert isinstance(session, ZookeeperSession)
+    channel = session.channel
+    assert channel._client is not None
+    other = KazooClient(
+        channel.ensemble.hosts,
+        client_id=channel._client.client_id,
+        connection_retry=KazooRetry(max_tries=20, delay=0.05),
+    )
+    other.start(PATIENCE)
+    other.stop()
+    other.close()
+
+
+def _eventually(ask: Callable[[], bool]) -> bool:
+    """Whether it becomes true in the end; an error in between is not an answer."""
+    deadline = soon()
+    while time.monotonic() < deadline:
+        with contextlib.suppress(FanError):
+            if ask():
+                return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.fixture
+def end_session() -> Callable[[Session], None]:
+    """`end_session(session)` has the servers end it."""
+    return _end_session
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool]], bool]:
+    """`eventually(ask)`: whether `ask` becomes true in the end."""
+    return _eventually

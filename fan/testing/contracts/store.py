@@ -686,6 +686,21 @@ class StoreContract:
         b.delete("inst", "x", deadline=soon())
         assert seen.sees(["y"])
 
+    def test_a_watch_of_records_sees_them_change(self, store: OpenStore) -> None:
+        a, b = store(), store()
+        session = b.open_session(deadline=soon())
+        for name in ("x/1", "x"):
+            b.put("inst", name, b"1", session=session if name == "x/1" else None, deadline=soon())
+        seen = Eventually(lambda: [r.body for r in a.list("inst", deadline=soon())])
+        a.watch("inst", seen)
+        assert seen.sees([b"1", b"1"])
+        b.put("inst", "x/1", b"2", session=session, deadline=soon())
+        assert seen.sees([b"1", b"2"])
+        b.put("inst", "x", b"2", deadline=soon())
+        assert seen.sees([b"2", b"2"])
+        session.close()
+        assert seen.sees([b"2"])
+
     def test_a_watch_sees_a_session_end(self, store: OpenStore) -> None:
         a, b = store(), store()
         session = b.open_session(deadline=soon())

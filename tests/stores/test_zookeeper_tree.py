@@ -1,0 +1,379 @@
+"""What the registry on ZooKeeper keeps in its tree: sizes, names, history,
+damage; and what happens to sessions and at forks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from kazoo.client import KazooClient
+
+from fan.discovery import Discovery
+from fan.errors import (
+    Aborted,
+    DataLoss,
+    FailedPrecondition,
+    FanError,
+    InvalidArgument,
+    Unavailable,
+)
+from fan.model import Instance, Interface
+from fan.stores.base import HEAD, LIMIT, Change, Plan, Session, new_op
+from fan.stores.zookeeper import ZookeeperStore
+from fan.stores.zookeeper_commit import ROOM
+from fan.stores.zookeeper_session import ZookeeperSession
+from fan.testing.contracts.store import (
+    PATIENCE,
+    bodies,
+    names,
+    plan,
+    repin,
+    soon,
+    write,
+)
+from fan.tools.servers_zookeeper import Ensemble
+
+pytestmark = pytest.mark.zookeeper
+
+#: Makes a store on the URL of a server; all are closed with the test.
+Opens = Callable[..., ZookeeperStore]
+#: Whether something becomes true in the end: the fixture `eventually`.
+Eventual = Callable[[Callable[[], bool]], bool]
+#: Has the servers end a session: the fixture `end_session`.
+Ends = Callable[[Session], None]
+
+
+def root(store: ZookeeperStore) -> str:
+    return store._layout.root
+
+
+# Sizes
+
+
+def test_what_is_allowed_fits_and_what_is_more_is_refused_with_a_sentence(
+    connect: Opens, url: str
+) -> None:
+    store = connect(url)
+    assert write(store, x="x" * (LIMIT - 20)).gen == 1
+    write(store, x="small")
+    store.put("kind", "big", b"x" * (LIMIT - 20), deadline=soon())
+    assert len(store.list("kind", deadline=soon())[0].body) == LIMIT - 20
+    # What is pinned again is written again, and counts, though the plan does not show it.
+    both = (
+        Change(object="config/x", to_rev=1),
+        Change(object="config/y", body=b"y" * (ROOM - LIMIT + 1000)),
+    )
+    with pytest.raises(InvalidArgument, match="make it in parts") as caught:
+        store.commit(Plan(changes=both, verb="set"), deadline=soon())
+    assert caught.value.reason == "payload_too_large"
+    most = Change(object="config/y", body=b"y" * (ROOM - LIMIT - 4000))
+    store.commit(Plan(changes=(both[0], most), verb="set"), deadline=soon())
+    assert store.head(deadline=soon()).gen == 3
+
+
+@pytest.mark.parametrize("name", [".", "..", "a/b", "/", "%", "ü ñ", "-x", "a\x01b", "", "%2E"])
+def test_any_name_will_do(connect: Opens, url: str, name: str) -> None:
+    store = connect(url)
+    write(store, **{name: "1"})
+    assert bodies(store) == {name: "1"}
+    store.commit(
+        Plan(changes=(Change(object=f"{name}/x", body=b"2"),), verb="set"), deadline=soon()
+    )
+    assert store.read([f"{name}/x"], deadline=soon()).objects[f"{name}/x"].body == b"2"
+    store.put("kind", name, b"1", deadline=soon())
+    store.put(name, "a", b"1", deadline=soon())
+    assert names(store, "kind") == [name]
+    assert names(store, "kind", name[:1]) == [name]
+    assert names(store, name) == ["a"]
+    assert store.delete("kind", name, deadline=soon()) is True
+
+
+def test_a_name_and_names_below_it_are_apart(connect: Opens, url: str) -> None:
+    store = connect(url)
+    for name in ("a/1", "a", "a/2", "ab"):
+        store.put("kind", name, name.encode(), deadline=soon())
+    assert names(store, "kind") == ["a", "a/1", "a/2", "ab"]
+    assert names(store, "kind", "a/") == ["a/1", "a/2"]
+    assert store.delete("kind", "a", deadline=soon()) is True
+    assert names(store, "kind") == ["a/1", "a/2", "ab"]
+    session = store.open_session(deadline=soon())
+    with pytest.raises(FailedPrecondition) as caught:
+        store.put("kind", "a", b"", session=session, deadline=soon())
+    assert caught.value.reason == "bad_name"
+    store.put("kind", "b", b"", session=session, deadline=soon())
+    with pytest.raises(FailedPrecondition) as caught:
+        store.put("kind", "b/1", b"", deadline=soon())
+    assert caught.value.reason == "bad_name"
+
+
+def test_a_session_takes_over_a_persistent_record(connect: Opens, url: str) -> None:
+    store = connect(url)
+    store.put("kind", "a", b"1", deadline=soon())
+    session = store.open_session(deadline=soon())
+    store.put("kind", "a", b"2", session=session, deadline=soon())
+    (record,) = store.list("kind", deadline=soon())
+    assert (record.body, record.session) == (b"2", session.id)
+    session.close()
+    assert names(store, "kind") == []
+
+
+def test_who_holds_a_name_is_told(connect: Opens, url: str) -> None:
+    store = connect(url)
+    session = store.open_session(deadline=soon())
+    store.put("inst", "a/1", b"", session=session, deadline=soon())
+    with pytest.raises(FanError, match=f"process {os.getpid()} on {os.uname().nodename}") as caught:
+        store.put("inst", "a/1", b"", is_new=True, deadline=soon())
+    assert caught.value.details["pid"] == os.getpid()
+
+
+# Trimming
+
+
+def test_what_an_operation_came_to_is_forgotten_with_its_generation(
+    connect: Opens, url: str, raw: KazooClient
+) -> None:
+    store = connect(url)
+    write(store, x="1")
+    _keep(raw, store, retention=3)
+    op = new_op(store.head(deadline=soon()))
+    stale = Plan(changes=(Change(object="config/x", body=b"3", from_rev=7),), verb="set")
+    with pytest.raises(Aborted):
+        store.commit(stale, op=str(op), deadline=soon())
+    same = new_op(store.head(deadline=soon()))
+    store.commit(plan(x="1"), op=str(same), deadline=soon())
+    assert {op.id, same.id} < set(raw.get_children(f"{root(store)}/op"))
+    for i in range(6):
+        write(store, x=f"more {i}")
+    assert len(raw.get_children(f"{root(store)}/op")) == 3
+    assert raw.get_children(f"{root(store)}/refused") == []
+    assert len(raw.get_children(f"{root(store)}/log")) == 3
+    with pytest.raises(Unavailable) as caught:
+        store.commit(stale, op=str(op), deadline=soon())
+    assert caught.value.reason == "outcome_unknown"
+
+
+def test_trimming_takes_pages_and_revisions_but_nothing_that_is_pinned(
+    connect: Opens, url: str, raw: KazooClient
+) -> None:
+    store = connect(url)
+    write(store, kept="1", x="0")
+    _keep(raw, store, retention=3)
+    for i in range(1, 5):
+        write(store, x=str(i))
+    store.commit(repin("x", 3), deadline=soon())
+    for i in range(5):
+        write(store, y=str(i))
+    assert bodies(store) == {"kept": "1", "x": "2", "y": "4"}
+    found = raw.get_children(store._layout.revisions("config/x")[1])
+    assert "3" in found
+    pages = [
+        len(raw.get_children(f"{root(store)}/page/{bucket}"))
+        for bucket in raw.get_children(f"{root(store)}/page")
+    ]
+    assert sum(pages) <= 3 + 3  # today's, and those of the generations that are kept
+
+
+def _keep(raw: KazooClient, store: ZookeeperStore, *, retention: int) -> None:
+    """Let a namespace keep so many generations."""
+    data, stat = raw.get(f"{root(store)}/head")
+    head = msgspec.json.decode(data)
+    head["retention"] = retention
+    raw.set(f"{root(store)}/head", msgspec.json.encode(head), stat.version)
+
+
+# Damage
+
+
+def test_a_history_that_was_put_back_in_part_is_data_loss(
+    connect: Opens, url: str, raw: KazooClient
+) -> None:
+    store = connect(url)
+    write(store, x="1")
+    data, _ = raw.get(f"{root(store)}/head")
+    write(store, x="2")
+    raw.set(f"{root(store)}/head", data)
+    with pytest.raises(DataLoss, match="is there already"):
+        write(store, y="3")
+
+
+@pytest.mark.parametrize("lost", ["page", "rev"])
+def test_a_lost_node_is_data_loss_and_nothing_spins(
+    connect: Opens, url: str, raw: KazooClient, lost: str
+) -> None:
+    store = connect(url)
+    write(store, x="1")
+    raw.delete(f"{root(store)}/{lost}", recursive=True)
+    other = connect(url)
+    with pytest.raises(DataLoss, match=f"has lost .*/{lost}/"):
+        bodies(other)
+    with pytest.raises(DataLoss, match=f"has lost .*/{lost}/"):
+        write(other, x="2")
+
+
+def test_a_damaged_node_is_data_loss_that_names_it(
+    connect: Opens, url: str, raw: KazooClient
+) -> None:
+    store = connect(url)
+    write(store, x="1")
+    path = store._layout.revision("config/x", 1)
+    data, _ = raw.get(path)
+    raw.set(path, data + b"!")
+    with pytest.raises(DataLoss, match=path):
+        bodies(store)
+    raw.set(f"{root(store)}/head", b"{")
+    with pytest.raises(DataLoss, match="head is damaged"):
+        store.head(deadline=soon())
+
+
+def test_a_newer_layout_is_refused(connect: Opens, url: str, raw: KazooClient) -> None:
+    store = connect(url)
+    write(store, x="1")
+    raw.set(f"{root(store)}/head", b'{"epoch":"e","layout":2}')
+    with pytest.raises(FailedPrecondition, match="newer fan"):
+        store.head(deadline=soon())
+
+
+def test_a_record_that_is_none_does_not_break_the_list(
+    connect: Opens, url: str, raw: KazooClient
+) -> None:
+    store = connect(url)
+    store.put("inst", "a/1", b"1", deadline=soon())
+    raw.create(f"{root(store)}/inst/a/2", b"what is this\n")
+    assert names(store, "inst") == ["a/1"]
+
+
+# Sessions
+
+
+def test_an_instance_comes_back_after_its_session_expired_with_its_latest_data(
+    connect: Opens, url: str, eventually: Eventual, end_session: Ends
+) -> None:
+    server, watcher = connect(url), connect(url)
+    discovery = Discovery(lambda: server)
+    try:
+        instance = Instance(id="greeter-1", service="greeter", version="1.0.0")
+        discovery.register(instance, Interface(service="greeter", version="1.0.0"))
+        discovery.update(msgspec.structs.replace(instance, state="draining"))
+        session = discovery._session
+        assert isinstance(session, ZookeeperSession)
+        end_session(session)
+
+        def is_back() -> bool:
+            found = [r for r in watcher.list("inst", deadline=soon()) if r.session != session.id]
+            return [msgspec.json.decode(r.body)["state"] for r in found] == ["draining"]
+
+        assert eventually(is_back)
+        assert not session.is_alive
+    finally:
+        discovery.close()
+
+
+def test_a_session_is_lost_when_no_server_is_there_for_long(
+    new_zookeeper: Callable[..., Ensemble], connect: Opens
+) -> None:
+    server = new_zookeeper()
+    store = connect(server.url, session_timeout=0.5)
+    told = threading.Event()
+    session = store.open_session(on_lost=told.set, deadline=soon())
+    server.kill()
+    assert told.wait(PATIENCE)
+    assert not session.is_alive
+    with pytest.raises(Unavailable) as caught:
+        store.put("inst", "a", b"", session=session, deadline=soon())
+    assert caught.value.reason == "session_lost"
+
+
+def test_a_session_outlives_a_restart_of_its_server(
+    new_zookeeper: Callable[..., Ensemble], connect: Opens
+) -> None:
+    server = new_zookeeper()
+    store = connect(server.url)
+    told = threading.Event()
+    session = store.open_session(on_lost=told.set, deadline=soon())
+    store.put("inst", "a", b"1", session=session, deadline=soon())
+    server.kill()
+    server.start()
+    store.put("inst", "a", b"2", session=session, deadline=soon())
+    assert [r.body for r in store.list("inst", deadline=soon())] == [b"2"]
+    assert session.is_alive
+    assert not told.is_set()
+
+
+# Forks
+
+#: Python 3.12 and newer warn of a fork with threads, which is what is tried here.
+_FORKS = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+
+
+def _in_child(act: Callable[[], str]) -> str:
+    """What `act` says in a forked child."""
+    read, written = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        answer = "failed"
+        try:
+            answer = act()
+        except BaseException as error:
+            answer = repr(error)
+        finally:
+            os.write(written, answer.encode())
+            os._exit(0)
+    os.close(written)
+    with os.fdopen(read, encoding="utf-8") as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    return answer
+
+
+@_FORKS
+def test_a_forked_child_has_a_connection_of_its_own(connect: Opens, url: str) -> None:
+    store = connect(url)
+    session = store.open_session(deadline=soon())
+    store.put("inst", "a", b"", session=session, deadline=soon())
+    store.watch(HEAD, lambda hint: None)
+    write(store, x="1")
+
+    def act() -> str:
+        assert not session.is_alive
+        session.close()
+        gen = write(store, x="2").gen
+        store.close()
+        return f"{gen}"
+
+    assert _in_child(act) == "2"
+    assert session.is_alive
+    assert names(store, "inst") == ["a"]
+    assert write(store, x="3").gen == 3
+
+
+@_FORKS
+def test_a_forked_child_does_not_keep_a_dead_parents_records(
+    connect: Opens, url: str, eventually: Eventual
+) -> None:
+    keeper = connect(url)
+    keeper.head(deadline=soon())
+    read, written = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        # This one serves, forks, and dies; its child lives on until the pipe breaks.
+        store = ZookeeperStore(url.removeprefix("zk:"), session_timeout=0.5)
+        session = store.open_session(deadline=soon())
+        store.put("inst", "a", b"", session=session, deadline=soon())
+        child = os.fork()
+        if child == 0:
+            os.close(written)
+            signal.pause()
+        os.write(written, f"{child}\n".encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.close(written)
+    with os.fdopen(read, encoding="utf-8") as pipe:
+        child = int(pipe.readline())
+    os.waitpid(parent, 0)
+    try:
+        assert eventually(lambda: names(keeper, "inst") == [])
+    finally:
+        os.kill(child, signal.SIGKILL)

@@ -21,11 +21,26 @@ QUEUES = ("amqp", "redis", "database")
 WHOLE = 10_000
 
 
-class Address(msgspec.Struct, frozen=True):
+class HttpForm(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a method of an HTTP service that knows nothing of fan is called: a `verb`, and a `path`
+    with `{name}` for arguments. Of the others those in `query`, and all for a verb without a body,
+    are in the query; the rest make up the body, a document of `content_type`, unless one of them,
+    `body`, is all of it."""
+
+    verb: str = "GET"
+    path: str = "/"
+    content_type: str = "application/json"
+    query: tuple[str, ...] = ()
+    body: str = ""
+
+
+class Address(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where an instance is reached: `unix:///run/x.sock`, `http://127.0.0.1:8080`. The scheme picks
-    the transport; the rest is the transport's own."""
+    the transport; the rest is the transport's own. `form` is set for one call of a method that has
+    one."""
 
     url: str
+    form: HttpForm | None = None
 
     @property
     def scheme(self) -> str:
@@ -65,6 +80,8 @@ class MethodInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     topics: tuple[str, ...] = ()
     #: Shared definitions that the schemas refer to as `#/$defs/NAME`.
     definitions: dict[str, Any] = {}
+    #: For a method of a service that knows nothing of fan: how it is called over HTTP.
+    http: HttpForm | None = None
 
 
 class Interface(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -83,6 +100,11 @@ class Interface(msgspec.Struct, frozen=True, omit_defaults=True):
     def method(self, name: str) -> MethodInfo | None:
         """The method of that name, or None."""
         return next((m for m in self.methods if m.name == name), None)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the service knows nothing of fan: its methods are called each in its form."""
+        return bool(self.methods) and self.methods[0].http is not None
 
 
 class Instance(msgspec.Struct, frozen=True, omit_defaults=True):

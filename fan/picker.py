@@ -14,7 +14,17 @@ from fan.balancer import RoundRobin, by_shard
 from fan.discovery import Discovery
 from fan.errors import FailedPrecondition, FanError, NotFound, Unavailable
 from fan.middleware.base import Options
-from fan.model import QUEUES, Address, Choice, Instance, MethodInfo, ServiceInfo, transport_of
+from fan.model import (
+    QUEUES,
+    Address,
+    Choice,
+    Instance,
+    Interface,
+    MethodInfo,
+    ServiceInfo,
+    transport_of,
+)
+from fan.names import unknown_method
 from fan.routing import address_of, candidates, choose_version
 
 if TYPE_CHECKING:
@@ -153,6 +163,8 @@ class Picker:
             instance = self._balancer.pick([i for i, _ in reachable])
             how = "in turn"
         address = next(a for i, a in reachable if i.id == instance.id)
+        if (interface := info.interfaces.get(version)) is not None and interface.is_foreign:
+            address = _formed(address, interface, method)
         via = _why_transport(options, address, instance, self.host)
         why = (
             f"version {version}: {because}",
@@ -192,7 +204,8 @@ class Picker:
         route = info.route
         routed = [v for v, weight in route.versions.items() if weight > 0] if route else []
         sharding = _sharding(info)
-        if len(routed) != 1 or (route is not None and route.overrides):
+        is_plain = interface is None or not interface.is_foreign
+        if len(routed) != 1 or (route is not None and route.overrides) or not is_plain:
             return Table(info, methods=methods, sharding=sharding)
         return Table(info, routed[0], methods, sharding=sharding)
 
@@ -204,6 +217,15 @@ class Picker:
                 address = address_of(instance, options.transport, self._order_of(info), self.host)
                 found.append(Choice(info.name, "", address, table.version, info.gen, instance))
         return tuple(found)
+
+
+def _formed(address: Address, interface: Interface, method: str) -> Address:
+    """The address with the form of a method. Raises Unimplemented (unknown_method): what a service
+    that is none of ours would make of any other request, nobody knows."""
+    found = interface.method(method)
+    if found is None and method:
+        raise unknown_method(interface.service, method, [m.name for m in interface.methods])
+    return address if found is None else msgspec.structs.replace(address, form=found.http)
 
 
 def _sharding(info: ServiceInfo) -> Sharding | None:

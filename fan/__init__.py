@@ -33,6 +33,8 @@ _HOME = {
     "Executor": "executor",
     "FailedPrecondition": "errors",
     "FanError": "errors",
+    "Finding": "checks",
+    "Foreign": "tools.foreign",
     "Instance": "model",
     "Interface": "model",
     "Internal": "errors",
@@ -60,6 +62,7 @@ _HOME = {
     "ServerStatus": "tools.servers",
     "Servers": "tools.servers",
     "Service": "service",
+    "ShardRule": "shard",
     "ServiceInfo": "model",
     "Settings": "settings",
     "Unauthenticated": "errors",
@@ -78,6 +81,9 @@ _HOME = {
     "parse_target": "routing",
     "plugins": "",
     "push": "service",
+    "read_legacy": "tools.legacy",
+    "read_openapi": "tools.openapi",
+    "read_services": "tools.foreign",
     "rpc": "service",
     "subscribe": "service",
     "versions": "",
@@ -90,6 +96,7 @@ if TYPE_CHECKING:
     from fan import plugins as plugins
     from fan import versions as versions
     from fan.app import App as App
+    from fan.checks import Finding as Finding
     from fan.client import Client as Client
     from fan.client import Result as Result
     from fan.codec import decode_result as decode_result
@@ -188,6 +195,11 @@ if TYPE_CHECKING:
     from fan.settings import Settings as Settings
     from fan.settings import load_settings as load_settings
     from fan.settings import parse_duration as parse_duration
+    from fan.shard import ShardRule as ShardRule
+    from fan.tools.foreign import Foreign as Foreign
+    from fan.tools.foreign import read_services as read_services
+    from fan.tools.legacy import read_legacy as read_legacy
+    from fan.tools.openapi import read_openapi as read_openapi
     from fan.tools.servers import Servers as Servers
     from fan.tools.servers import ServerStatus as ServerStatus
     from fan.writing import Write as Write

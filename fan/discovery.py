@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from fan.errors import NO, FanError, NotFound, Unavailable
 from fan.mirror import Mirror, State
-from fan.model import ServiceInfo
+from fan.model import Route, ServiceInfo
 from fan.names import no_such_service
 from fan.readings import (
     INSTANCE,
@@ -23,11 +24,16 @@ from fan.readings import (
     POLICY,
     ROUTE,
     by_service,
+    decode_route,
     info_of,
     routed,
+    safely,
 )
 from fan.registration import Registrar
-from fan.stores.base import Cut, Head, Hint, Store, Watch
+from fan.stores.base import Cut, Entry, Head, Hint, Store, Watch
+
+if TYPE_CHECKING:
+    from fan.following import Follower
 
 #: Routes of earlier generations that are kept at hand.
 _MOST_PINNED = 256
@@ -207,6 +213,17 @@ class Discovery(Registrar):
         callback()
         return lambda: self._listeners.remove(callback)
 
+    def follow(self, since: str = "") -> Follower:
+        """The generations of routes, to be closed: `what` of a step is service -> Route (None: it
+        has none any more), of a snapshot all of them. `since` is a cursor, as its text. Raises
+        InvalidArgument (bad_cursor)."""
+        from fan.following import Cursor, Follower
+
+        cursor = Cursor.parse(since) if since else None
+        return Follower(
+            self._open(), read=_all_routes, look=_routes_in, cursor=cursor, timeout=self._timeout
+        )
+
     def _start_watching(self) -> None:
         store = self._open()
         with self._lock, ExitStack() as undo:  # where it fails, the next look-up tries again
@@ -279,3 +296,21 @@ class Discovery(Registrar):
         if self._owns_mirror:
             self._mirror.close()
         self.leave()
+
+
+def _all_routes(store: Store, deadline: float) -> tuple[Head, dict[str, Route | None]]:
+    cut = store.read(prefix=ROUTE, deadline=deadline)
+    found = {name: safely(decode_route, r.body or b"") for name, r in cut.objects.items()}
+    return cut.head, {name.removeprefix(ROUTE): route for name, route in found.items()}
+
+
+def _routes_in(store: Store, entry: Entry, deadline: float) -> dict[str, Route | None] | None:
+    """The routes that a generation changed; None where it changed none."""
+    found = {}
+    for diff in entry.diff:
+        if diff.object.startswith(ROUTE):
+            body = None
+            if diff.after:
+                body = store.revision(diff.object, diff.after, deadline=deadline).body
+            found[diff.object.removeprefix(ROUTE)] = safely(decode_route, body or b"")
+    return found or None

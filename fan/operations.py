@@ -10,14 +10,25 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from fan.consumer import SUBSCRIBERS, registered
-from fan.errors import FailedPrecondition, FanError, InvalidArgument, NotFound, Unavailable
-from fan.model import Consumer, Instance, Override, Route, ServiceInfo
+from fan.context import new_id
+from fan.errors import FailedPrecondition, FanError, NotFound, Unavailable
+from fan.hosting import instance_of
+from fan.model import (
+    Address,
+    Consumer,
+    Instance,
+    Interface,
+    Override,
+    Route,
+    ServiceInfo,
+    State,
+)
 from fan.picker import BUILT_IN
 from fan.readings import (
     INSTANCE,
@@ -30,8 +41,9 @@ from fan.readings import (
     overrides_of,
     safely,
 )
-from fan.shard import Rule, Sharding
+from fan.shard import Sharding, ShardRule
 from fan.stores.base import Change, Cut, Plan, Record, Revision
+from fan.stores.rules import now
 from fan.writing import Write, Written, user_name, write
 
 if TYPE_CHECKING:
@@ -144,6 +156,12 @@ class Operations:
         except FanError as exc:
             if exc.reason in ("no_such_instance", "no_such_service"):
                 return True
+            if exc.reason == "unknown_method":
+                raise FailedPrecondition(
+                    f"{instance.id} does not tell what it still handles: {instance.service} is no"
+                    " service of fan",
+                    reason="not_told",
+                ) from exc
             if exc.reason == "no_instance":
                 raise
             if isinstance(exc, Unavailable) or exc.code == "deadline_exceeded":
@@ -156,7 +174,52 @@ class Operations:
         before[instance.id] = calls
         return is_idle
 
-    # Leaving
+    # Coming and leaving
+
+    def register(
+        self,
+        interface: Interface,
+        urls: Sequence[str],
+        *,
+        id: str = "",
+        lease: bool = False,
+        state: State = "up",
+        tags: Sequence[str] = (),
+        meta: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+    ) -> Instance:
+        """Register an instance that runs elsewhere, at the addresses `urls`, and give its service a
+        route if it has none. With `lease` it is gone when this App is; without, it stays until
+        `deregister`. An interface without methods leaves one that is there alone. Raises
+        AlreadyExists (duplicate_id), and InvalidArgument (bad_address) for what is no address."""
+        deadline = self._deadline(deadline)
+        for url in urls:
+            self._app.transport(url.partition(":")[0])
+        instance = Instance(
+            id=id or instance_of(interface.service),
+            service=interface.service,
+            version=interface.version,
+            addresses=tuple(Address(url) for url in urls),
+            state=state,
+            meta={**(meta or {}), "foreign": "true"},
+            tags=tuple(tags),
+            nonce=new_id(),
+            iface=interface.hash,
+            pid=os.getpid() if lease else 0,
+            host=os.uname().nodename,
+            started_at=now(),
+        )
+        self._app.discovery.register(
+            instance, interface, is_lasting=not lease, deadline=deadline
+        )
+        self._app.discovery.adopt(
+            interface.service,
+            interface.version,
+            who=user_name(),
+            host=os.uname().nodename,
+            deadline=deadline,
+        )
+        return instance
 
     def deregister(self, service: str, id: str, *, deadline: float | None = None) -> bool:
         """Remove an instance, and what an operator said of it: one that was registered for good, or
@@ -217,7 +280,7 @@ class Operations:
     def reshard(
         self,
         service: str,
-        rule: Rule | None,
+        rule: ShardRule | None,
         how: Write | None = None,
         *,
         deadline: float | None = None,
@@ -231,7 +294,7 @@ class Operations:
 
         def plan(cut: Cut) -> Plan:
             pinned = cut.objects.get(object)
-            route = safely(decode_route, pinned.body) if pinned is not None and pinned.body else None
+            route = safely(decode_route, (pinned and pinned.body) or b"")
             if pinned is None or route is None:
                 raise FailedPrecondition(
                     f"{service} has no route that could say how it is sharded", reason="unrouted"
@@ -265,27 +328,6 @@ class Operations:
     def _deadline(self, deadline: float | None) -> float:
         timeout = self._app.settings.timeout
         return time.monotonic() + timeout if deadline is None else deadline
-
-
-def instance_at(
-    service: str, version: str, urls: Sequence[str], *, id: str = "", **more: Any
-) -> Instance:
-    """An instance of a service that knows nothing of fan, at addresses that it has already."""
-    from fan.context import new_id
-    from fan.hosting import instance_of
-    from fan.model import Address
-
-    if not urls:
-        raise InvalidArgument(f"{service} has no address")
-    return Instance(
-        id=id or instance_of(service),
-        service=service,
-        version=version,
-        addresses=tuple(Address(url) for url in urls),
-        nonce=new_id(),
-        host=os.uname().nodename,
-        **more,
-    )
 
 
 def _no_such_instance(info: ServiceInfo, id: str) -> NotFound:

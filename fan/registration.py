@@ -40,15 +40,29 @@ class Registrar:
         self._wake = threading.Event()
 
     def register(
-        self, instance: Instance, interface: Interface, *, deadline: float | None = None
+        self,
+        instance: Instance,
+        interface: Interface,
+        *,
+        is_lasting: bool = False,
+        deadline: float | None = None,
     ) -> None:
-        """Make an instance and its interface known. Raises AlreadyExists (duplicate_id) for an id
+        """Make an instance and its interface known; one without methods leaves another alone. What
+        is not `is_lasting` is gone with this process. Raises AlreadyExists (duplicate_id) for an id
         that a live instance holds."""
         deadline = self._deadline(deadline)
         store = self._open()
         key = f"{interface.service}/{interface.version}"
-        self._put(instance, is_new=True, deadline=deadline)
-        self._held[instance.id] = instance
+        if is_lasting:
+            name, body = f"{instance.service}/{instance.id}", msgspec.json.encode(instance)
+            store.put(INSTANCE, name, body, is_new=True, deadline=deadline)
+        else:
+            self._put(instance, is_new=True, deadline=deadline)
+            self._held[instance.id] = instance
+        if not interface.methods and any(
+            record.name == key for record in store.list(INTERFACE, key, deadline=deadline)
+        ):
+            return
         store.put(INTERFACE, key, msgspec.json.encode(interface), deadline=deadline)
 
     def register_when_free(self, instance: Instance, interface: Interface) -> None:

@@ -27,7 +27,7 @@ _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _MOST_COMBINED = 10_000
 
 
-class Rule(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class ShardRule(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """How a service is sharded. `map` is variable -> value -> ids of instances."""
 
     template: str
@@ -38,7 +38,7 @@ class Rule(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
 class Sharding:
     """A rule at work."""
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: ShardRule) -> None:
         """Raises InvalidArgument (bad_shard) for a rule that makes no sense."""
         self.rule = rule
         self.variables = _variables(rule.template)
@@ -58,7 +58,7 @@ class Sharding:
         if route is None or not route.shard:
             return None
         try:
-            return cls(msgspec.convert(route.shard, Rule))
+            return cls(msgspec.convert(route.shard, ShardRule))
         except (msgspec.ValidationError, InvalidArgument) as exc:
             raise FailedPrecondition(
                 f"how {service} is sharded cannot be understood: {exc}", reason="bad_shard"

@@ -147,6 +147,17 @@ class Output:
         if text:
             self.note(f"hint: {text}")
 
+    def ask(self, question: str) -> bool:
+        """Whether a person says yes; without a terminal for both, nobody is asked."""
+        from fancli.env import is_tty
+
+        if not (is_tty(self.env.stdin) and self.env.stderr_is_tty):
+            return True
+        assert self.env.stdin is not None
+        assert self.env.stderr is not None
+        _write(self.env.stderr, f"{question} [y/N] ".encode())
+        return self.env.stdin.readline().strip().lower() in ("y", "yes")
+
     # --- failures ---
 
     def fail(self, exc: BaseException) -> Exit:

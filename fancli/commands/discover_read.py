@@ -1,8 +1,9 @@
-"""`fan discover`: what is registered, read from the registry; no service needs to be up."""
+"""`fan discover list`, `show`, `describe` and `resolve`: what the registry has; no service needs to
+be up."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from fancli import catalog
 from fancli.complete import complete_service, complete_target
 from fancli.exits import Exit
-from fancli.group import Group, command
+from fancli.group import command
 from fancli.mask import mask_url
 from fancli.options import Common, common, listing
 from fancli.output import Format
@@ -19,19 +20,6 @@ from fancli.request import route_of
 
 if TYPE_CHECKING:
     from fan import App, ServiceInfo
-
-discover = Group(
-    "discover",
-    help="See services, methods and instances as the registry has them.",
-    short_help="See services, methods and instances.",
-    examples=(
-        "fan discover list",
-        "fan discover describe greeter.hello",
-        "fan discover resolve greeter.hello@2",
-        "fan discover watch --json",
-    ),
-)
-
 
 @command(
     "list",
@@ -137,25 +125,36 @@ def describe(common: Common, *, target: str, skeleton: bool) -> int:
     examples=(
         "fan discover resolve greeter",
         "fan discover resolve greeter.hello@2 -t http --json",
+        "fan discover resolve store --path /store/7/item/9/ --explain",
     ),
 )
 @click.argument("target", metavar="SERVICE[.METHOD][@VERSION]", shell_complete=complete_target)
 @click.option("-t", "--transport", metavar="NAME", default="auto", help="auto, ipc, http.")
 @click.option("--instance", metavar="ID", default="", help="This instance and no other.")
 @click.option("--key", metavar="KEY", default="", help="Shard key.")
+@click.option("--path", metavar="PATH", default="", help="The same as a path: /store/7/item/9/.")
 @click.option("--explain", is_flag=True, help="Say why, on stderr.")
 @common
 def resolve(
-    common: Common, *, target: str, transport: str, instance: str, key: str, explain: bool
+    common: Common,
+    *,
+    target: str,
+    transport: str,
+    instance: str,
+    key: str,
+    path: str,
+    explain: bool,
 ) -> None:
     """Print the address that a call would go to; sends nothing."""
     name, want = parse_name("TARGET", target)
     common.env.target = name
+    if key and path:
+        raise Usage("--key and --path", "one of them")
     options = {
         "want": want,
         "transport": check_transport("-t", transport),
         "instance": instance,
-        "shard": key,
+        "shard": key or path,
         "timeout": common.timeout,
     }
     with common.app() as app:
@@ -174,28 +173,6 @@ def resolve(
         common.out.text(url if common.env.show_secrets else mask_url(url))
 
 
-@command(
-    "watch",
-    short_help="Every change of what is registered, as it happens.",
-    examples=("fan discover watch", "fan discover watch greeter --json"),
-)
-@click.argument("service", required=False, default="", shell_complete=complete_service)
-@click.option("--once", is_flag=True, help="Print what is there now, and end.")
-@common
-def watch(common: Common, *, service: str, once: bool) -> None:
-    """Print what is registered now, then every change, until Ctrl-C: `+` came, `-` went, `~`
-    changed. With --json one event a line."""
-    if service:
-        check_name("SERVICE", service)
-    from fancli.watching import watch_services
-
-    for event in watch_services(common, service, once=once):
-        if common.env.is_json:
-            common.out.line(event)
-        else:
-            common.out.text(catalog.event_text(event))
-
-
 def _service(app: App, name: str) -> ServiceInfo:
     return app.discovery.service(name)
 
@@ -212,11 +189,3 @@ def _longest(app: App, name: str) -> tuple[ServiceInfo, str]:
         if not service:
             raise
     return app.discovery.service(service), method
-
-
-def _commands() -> tuple[Any, ...]:
-    return (list_, show, describe, resolve, watch)
-
-
-for each in _commands():
-    discover.add_command(each)

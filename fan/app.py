@@ -56,8 +56,9 @@ class App:
     layers of `plugins.default_middleware`; `policies` says how single services and methods are
     treated (`fan.policies`), `routes` which way they take (`fan.routes`); `errors` are exception
     classes that come back as themselves. Without `live` nothing is watched: every look-up reads the
-    registry, as a one-shot command wants it. `name` is what services see as `caller` outside of any
-    service.
+    registry, as a one-shot command wants it; with `on_stale` what was read last answers while the
+    registry is down, and it is told the age in seconds. `name` is what services see as `caller`
+    outside of any service.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class App:
         tracer: Tracer | None = None,
         errors: Iterable[type[BaseException]] = (),
         live: bool = True,
+        on_stale: Callable[[float], None] | None = None,
         name: str = "app",
     ) -> None:
         #: As given, else as the environment and the files of this place say.
@@ -83,6 +85,7 @@ class App:
         for cls in errors:
             self.errors.register(cls)
         self._given_tracer = tracer
+        self._on_stale = on_stale
         self._is_live = live
         #: What was called and served so far; a one-shot App counts nothing.
         self.metrics = _metrics() if live else None
@@ -220,7 +223,7 @@ class App:
             if self._store is None:
                 settings = self.settings
                 self._store = plugins.open_store(
-                    settings.registry_url, settings.namespace, settings
+                    settings.registry_url, settings.namespace, settings, on_stale=self._on_stale
                 )
             return self._store
 

@@ -79,7 +79,13 @@ class Output:
         """A value as a JSON document."""
         from fancli.render import to_json
 
-        self.json(to_json(value))
+        self.json(to_json(self._marked(value)))
+
+    def _marked(self, value: Any) -> Any:
+        """A result that says of itself that it is old."""
+        if self.env.stale_age is None or not isinstance(value, dict):
+            return value
+        return {**value, "stale": True, "age_s": round(self.env.stale_age, 3)}
 
     def line(self, value: Any) -> None:
         """A value as one line of NDJSON, on a terminal too."""
@@ -101,7 +107,7 @@ class Output:
 
         if format == "json":
             for row in rows:
-                self.line(row)
+                self.line(self._marked(row))
         elif not rows:
             return
         elif format == "yaml":

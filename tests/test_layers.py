@@ -155,6 +155,7 @@ TABLE: dict[str, Row] = {
     "fan.routing": row(LOGIC),
     "fan.balancer": row(LOGIC),
     "fan.shard": row(LOGIC),
+    "fan.stale": row(LOGIC),
     "fan.picker": row(LOGIC),
     "fan.sending": row(LOGIC),
     "fan.events": row(LOGIC),

@@ -76,7 +76,7 @@ CALL = names(
     fan.dispatch fan.drivers fan.endpoint fan.exchange fan.failures fan.hosting fan.local
     fan.middleware fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead
     fan.middleware.deadline fan.middleware.hops fan.middleware.retry fan.picker fan.routing
-    fan.runner fan.sending
+    fan.runner fan.sending fan.stale
     fan.service fan.signature fan.transports fan.transports.base
     """
 )

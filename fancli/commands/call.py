@@ -11,7 +11,7 @@ import msgspec
 
 from fancli.exits import Exit, exit_of
 from fancli.mask import mask_pairs
-from fancli.options import Common, common
+from fancli.options import Common, common, reading
 from fancli.params import Usage
 from fancli.render import times, to_json
 from fancli.request import Asking, PayloadCommand, request_options
@@ -43,6 +43,7 @@ _BYTES = "application/octet-stream"
 @click.option("-o", "--output", metavar="FILE", default="", help="Write the result to a file.")
 @click.option("--meta", is_flag=True, help="Version, instance and timing on stderr.")
 @common
+@reading
 def call(
     common: Common, *, raw: bool, output: str, meta: bool, dry_run: bool, **request: Any
 ) -> int:

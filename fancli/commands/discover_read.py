@@ -13,7 +13,7 @@ from fancli.complete import complete_service, complete_target
 from fancli.exits import Exit
 from fancli.group import command
 from fancli.mask import mask_url
-from fancli.options import Common, common, listing
+from fancli.options import Common, common, listing, reading
 from fancli.output import Format
 from fancli.params import Usage, check_name, check_transport, parse_name
 from fancli.request import route_of
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     examples=("fan discover list", "fan discover list --format name", "fan discover list --json"),
 )
 @common
+@reading
 @listing
 def list_(common: Common, *, render: tuple[Format, bool]) -> None:
     """List services: a row for each version, with its weight in the route, its instances that are
@@ -49,6 +50,7 @@ def list_(common: Common, *, render: tuple[Format, bool]) -> None:
 )
 @click.argument("service", metavar="SERVICE[/ID]", shell_complete=complete_service)
 @common
+@reading
 @listing
 def show(common: Common, *, service: str, render: tuple[Format, bool]) -> int:
     """Show a service: its route, versions and instances; or one instance of it."""
@@ -93,6 +95,7 @@ def show(common: Common, *, service: str, render: tuple[Format, bool]) -> int:
 @click.argument("target", metavar="SERVICE[.METHOD][@VERSION]", shell_complete=complete_target)
 @click.option("--skeleton", is_flag=True, help="A payload to fill in.")
 @common
+@reading
 def describe(common: Common, *, target: str, skeleton: bool) -> int:
     """Describe a service or a method from the registry, also when the service is down."""
     name, want = parse_name("TARGET", target)
@@ -135,6 +138,7 @@ def describe(common: Common, *, target: str, skeleton: bool) -> int:
 @click.option("--path", metavar="PATH", default="", help="The same as a path: /store/7/item/9/.")
 @click.option("--explain", is_flag=True, help="Say why, on stderr.")
 @common
+@reading
 def resolve(
     common: Common,
     *,

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fancli.exits import Exit
-from fancli.options import Common, common
+from fancli.options import Common, common, reading
 from fancli.params import Duration
 from fancli.render import times, to_json
 from fancli.request import Asking, PayloadCommand, request_options
@@ -27,6 +27,7 @@ from fancli.request import Asking, PayloadCommand, request_options
     "--ttl", type=Duration(), metavar="DUR", help="How long it stays worth delivering."
 )
 @common
+@reading
 def push(common: Common, *, ttl: float | None, dry_run: bool, **request: Any) -> int:
     """Send a message to SERVICE.METHOD; done once it is accepted, before it is handled.
 

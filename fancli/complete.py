@@ -173,6 +173,22 @@ def complete_switch(
     return [_item(f"{name}={v}") for v in versions if v.startswith(text)]
 
 
+def complete_instances(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Services up to the slash, then instances; or versions behind an @."""
+    services = registered(ctx)
+    name, at, want = incomplete.partition("@")
+    if at and name in services:
+        versions = dict.fromkeys(i.version for i in services[name].instances)
+        return [_item(f"{name}@{v}") for v in versions if v.startswith(want)]
+    name, slash, id = incomplete.partition("/")
+    if slash and name in services:
+        found = services[name].instances
+        return [_item(f"{name}/{i.id}", help=i.state) for i in found if i.id.startswith(id)]
+    return [_item(f"{name}/", "part") for name in services if name.startswith(incomplete)]
+
+
 def complete_item(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:

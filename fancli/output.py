@@ -95,7 +95,13 @@ class Output:
         """A value as a JSON document."""
         from fancli.render import to_json
 
-        self.json(to_json(value))
+        self.json(to_json(self._marked(value)))
+
+    def _marked(self, value: Any) -> Any:
+        """A result that says of itself that it is old."""
+        if self.env.stale_age is None or not isinstance(value, dict):
+            return value
+        return {**value, "stale": True, "age_s": round(self.env.stale_age, 3)}
 
     def line(self, value: Any) -> None:
         """A value as one line of NDJSON, on a terminal too."""
@@ -117,7 +123,7 @@ class Output:
 
         if format == "json":
             for row in rows:
-                self.line(row)
+                self.line(self._marked(row))
         elif not rows:
             return
         elif format == "yaml":
@@ -187,6 +193,17 @@ class Output:
         """The line that says what to do."""
         if text:
             self.note(f"hint: {text}")
+
+    def ask(self, question: str) -> bool:
+        """Whether a person says yes; without a terminal for both, nobody is asked."""
+        from fancli.env import is_tty
+
+        if not (is_tty(self.env.stdin) and self.env.stderr_is_tty):
+            return True
+        assert self.env.stdin is not None
+        assert self.env.stderr is not None
+        _write(self.env.stderr, f"{question} [y/N] ".encode())
+        return self.env.stdin.readline().strip().lower() in ("y", "yes")
 
     # --- failures ---
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from fancli.mask import mask_url
-
 if TYPE_CHECKING:
     from fancli.env import Environment
 
@@ -158,6 +156,8 @@ def check_peers(peers: Iterable[str]) -> tuple[str, ...]:
     for peer in peers:
         match = _URL.fullmatch(peer)
         if not match:
+            from fancli.mask import mask_url
+
             raise Usage(f"-p {mask_url(peer)!r} is not a URL", _PEERS)
         scheme, rest = match[1].lower(), match[2]
         check_transport("-p", scheme, is_scheme=True)

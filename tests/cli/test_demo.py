@@ -173,6 +173,27 @@ def test_the_demo_is_ready_in_json_too(start_fan: Any, app: App) -> None:
     assert json.loads(line) == {"v": 1, "ok": True, "ready": True}
 
 
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("ipc,carrier", "--transport carrier: unknown transport"),
+        ("local", "--transport local: it is there without being served"),
+        ("ipc,", "--transport : unknown transport"),
+    ],
+)
+def test_a_demo_over_what_nobody_brings_is_a_usage_error(
+    start_fan: Any, spec: str, said: str
+) -> None:
+    demo = start_fan("demo", "--transport", spec)
+    assert demo.wait() == 2
+    assert said in demo.stderr[0]
+
+
+def test_the_demo_serves_over_what_is_named_alone(start_fan: Any, app: App) -> None:
+    start_fan("demo", "--transport", "ipc").wait_for("ready", "stdout")
+    assert {a.scheme for i in instances(app) for a in i.addresses} == {"unix"}
+
+
 # The tour
 
 
@@ -192,6 +213,11 @@ def test_the_tour_shows_commands_with_their_real_output_and_leaves_nothing(
         '$ fan call greeter.hello@2 name=Ada -t ipc\n"Hi Ada"',
         "$ fan call greeter.count n=3\n0\n1\n2",
         "greeter.boom: ValueError: boom (executed: yes)\n[exit 5]",
+        "$ fan push journal.note text=hello\n\n",
+        "$ fan push --topic guest.came name=Ada\n\n",
+        "$ fan call journal.entries n=2\n",
+        "Ada came",
+        "$ fan queue list -t database --headers\nqueue\ttransport\tready",
         "$ fan discover list",
         "$ fan discover describe greeter.hello",
     ):

@@ -140,7 +140,7 @@ def describe(common: Common, *, target: str, skeleton: bool) -> int:
     ),
 )
 @click.argument("target", metavar="SERVICE[.METHOD][@VERSION]", shell_complete=complete_target)
-@click.option("-t", "--transport", metavar="NAME", default="auto", help="auto, ipc, http.")
+@click.option("-t", "--transport", metavar="NAME", default="auto", help="auto, ipc, http, ...")
 @click.option("--instance", metavar="ID", default="", help="This instance and no other.")
 @click.option("--key", metavar="KEY", default="", help="Shard key.")
 @click.option("--explain", is_flag=True, help="Say why, on stderr.")

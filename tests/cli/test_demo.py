@@ -21,6 +21,8 @@ from fancli.processes import fan_command, fan_environment
 
 #: Seconds after which a test that waits has failed.
 HANG = 30.0
+#: The same of a whole tour, which is some twenty processes.
+TOUR = 150.0
 
 
 @pytest.fixture
@@ -197,6 +199,7 @@ def test_the_demo_serves_over_what_is_named_alone(start_fan: Any, app: App) -> N
 # The tour
 
 
+@pytest.mark.timeout(180)
 def test_the_tour_shows_commands_with_their_real_output_and_leaves_nothing(
     start_fan: Any, private: Path
 ) -> None:
@@ -204,7 +207,7 @@ def test_the_tour_shows_commands_with_their_real_output_and_leaves_nothing(
     temp.mkdir()
     before = sorted(path.name for path in private.rglob("*"))
     tour = start_fan("demo", "--tour", TMPDIR=str(temp))
-    assert tour.wait() == 0
+    assert tour.wait(TOUR) == 0
     assert tour.stderr == []
     text = "\n".join(tour.stdout)
     for piece in (
@@ -225,12 +228,13 @@ def test_the_tour_shows_commands_with_their_real_output_and_leaves_nothing(
     assert sorted(path.name for path in private.rglob("*")) == before
 
 
+@pytest.mark.timeout(180)
 def test_the_tour_sees_nothing_of_the_users_settings(
     start_fan: Any, private: Path, registry_url: str
 ) -> None:
     (private / "fan.toml").write_text("namespace = 'mine'\ntimeout = '1ms'\n")
     tour = start_fan("demo", "--tour", cwd=private, FAN_NAMESPACE="mine", FAN_TIMEOUT="1ms")
-    assert tour.wait() == 0
+    assert tour.wait(TOUR) == 0
     assert not Path(registry_url.removeprefix("sqlite:")).exists()
 
 

@@ -144,6 +144,51 @@ def complete_service(
     return [_item(name) for name in registered(ctx) if name.startswith(incomplete)]
 
 
+def complete_version(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Versions of the service that stands before it."""
+    info = registered(ctx).get(str(ctx.params.get("service") or ""))
+    return [_item(v) for v in (info.interfaces if info else ()) if v.startswith(incomplete)]
+
+
+def complete_share(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """The same, up to the weight."""
+    found = complete_version(ctx, param, incomplete)
+    return [_item(f"{item.value}=", "part") for item in found]
+
+
+def complete_switch(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Services up to the =, then their versions."""
+    services = registered(ctx)
+    name, equals, text = incomplete.partition("=")
+    if not equals:
+        return [_item(f"{each}=", "part") for each in services if each.startswith(name)]
+    info = services.get(name) or services.get(name.rpartition(".")[0])
+    versions = info.interfaces if info is not None else ()
+    return [_item(f"{name}={v}") for v in versions if v.startswith(text)]
+
+
+def complete_instances(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Services up to the slash, then instances; or versions behind an @."""
+    services = registered(ctx)
+    name, at, want = incomplete.partition("@")
+    if at and name in services:
+        versions = dict.fromkeys(i.version for i in services[name].instances)
+        return [_item(f"{name}@{v}") for v in versions if v.startswith(want)]
+    name, slash, id = incomplete.partition("/")
+    if slash and name in services:
+        found = services[name].instances
+        return [_item(f"{name}/{i.id}", help=i.state) for i in found if i.id.startswith(id)]
+    return [_item(f"{name}/", "part") for name in services if name.startswith(incomplete)]
+
+
 def complete_item(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:

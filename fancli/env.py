@@ -36,6 +36,8 @@ class Environment:
         self.is_quiet = False
         #: Whether the result, failures included, is one JSON object.
         self.is_json = False
+        #: Seconds since what answers was read, where the registry is down.
+        self.stale_age: float | None = None
         #: `service.method`, as soon as it is known, for an error that has no target of its own.
         self.target = ""
         #: Whether what is reached, or not, is a broker.

@@ -35,6 +35,9 @@ COMMANDS: dict[str, Row] = {
     "config": Row(
         "fancli.commands.config:config", "See and change the services' configuration."
     ),
+    "version": Row(
+        "fancli.commands.version:version", "Switch versions, and take it back."
+    ),
     "run": Row("fancli.commands.run:run", "Run a program with configs in its environment."),
     "serve": Row("fancli.commands.serve:serve", "Run your services."),
     "demo": Row("fancli.commands.demo:demo", "Run example services, or take a tour."),

@@ -40,6 +40,8 @@ class Output:
 
     def __init__(self, env: Environment) -> None:
         self.env = env
+        #: Whether the line on stderr is one that comes and goes.
+        self._is_shown = False
 
     # --- stdout ---
 
@@ -93,7 +95,13 @@ class Output:
         """A value as a JSON document."""
         from fancli.render import to_json
 
-        self.json(to_json(value))
+        self.json(to_json(self._marked(value)))
+
+    def _marked(self, value: Any) -> Any:
+        """A result that says of itself that it is old."""
+        if self.env.stale_age is None or not isinstance(value, dict):
+            return value
+        return {**value, "stale": True, "age_s": round(self.env.stale_age, 3)}
 
     def line(self, value: Any) -> None:
         """A value as one line of NDJSON, on a terminal too."""
@@ -115,7 +123,7 @@ class Output:
 
         if format == "json":
             for row in rows:
-                self.line(row)
+                self.line(self._marked(row))
         elif not rows:
             return
         elif format == "yaml":
@@ -138,10 +146,24 @@ class Output:
         """A line for the person. A stderr that is gone is nobody's failure."""
         if self.env.stderr is None:
             return
+        self.progress("")
         try:
             _write(self.env.stderr, f"{text}\n".encode("utf-8", "surrogateescape"))
         except (OSError, ValueError):
             self.env.stderr = None
+
+    def progress(self, text: str) -> None:
+        """A line that replaces itself, on a terminal only; the empty one takes it away."""
+        env = self.env
+        if env.stderr is None or not (text or self._is_shown):
+            return
+        if env.is_quiet or env.is_json or env.is_dumb or not env.stderr_is_tty:
+            return
+        self._is_shown = bool(text)
+        try:
+            _write(env.stderr, f"\r\x1b[K{text}".encode())
+        except (OSError, ValueError):
+            env.stderr = None
 
     def note(self, text: str) -> None:
         """Talk that -q silences."""
@@ -171,6 +193,17 @@ class Output:
         """The line that says what to do."""
         if text:
             self.note(f"hint: {text}")
+
+    def ask(self, question: str) -> bool:
+        """Whether a person says yes; without a terminal for both, nobody is asked."""
+        from fancli.env import is_tty
+
+        if not (is_tty(self.env.stdin) and self.env.stderr_is_tty):
+            return True
+        assert self.env.stdin is not None
+        assert self.env.stderr is not None
+        _write(self.env.stderr, f"{question} [y/N] ".encode())
+        return self.env.stdin.readline().strip().lower() in ("y", "yes")
 
     # --- failures ---
 

@@ -150,7 +150,7 @@ def parse_baggage(given: Iterable[str]) -> dict[str, str]:
     return baggage
 
 
-def check_peers(peers: Iterable[str]) -> tuple[str, ...]:
+def check_peers(peers: Iterable[str], option: str = "-p") -> tuple[str, ...]:
     """URLs of `-p`: a scheme that some transport knows, and something behind it."""
     out = []
     for peer in peers:
@@ -158,11 +158,11 @@ def check_peers(peers: Iterable[str]) -> tuple[str, ...]:
         if not match:
             from fancli.mask import mask_url
 
-            raise Usage(f"-p {mask_url(peer)!r} is not a URL", _PEERS)
+            raise Usage(f"{option} {mask_url(peer)!r} is not a URL", _PEERS)
         scheme, rest = match[1].lower(), match[2]
-        check_transport("-p", scheme, is_scheme=True)
+        check_transport(option, scheme, is_scheme=True)
         if not rest.strip("/"):
-            raise Usage(f"-p {peer!r}: nothing behind {scheme}:", _PEERS)
+            raise Usage(f"{option} {peer!r}: nothing behind {scheme}:", _PEERS)
         out.append(f"{scheme}:{rest}")
     return tuple(out)
 

@@ -60,7 +60,8 @@ PROGRAM = names(
 #: To find a service in the registry.
 LOOK_UP = names(
     """
-    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins fan.settings
+    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins fan.readings
+    fan.registration fan.settings
     fan.sqlite fan.sqlite.channel fan.sqlite.errors fan.sqlite.kind fan.sqlite.locks
     fan.sqlite.schema fan.stores fan.stores.base fan.stores.rules fan.stores.sqlite
     fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.commands fancli.commands.call
@@ -74,7 +75,7 @@ CALL = names(
     fan.endpoint fan.exchange fan.failures fan.hosting fan.local fan.middleware
     fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead fan.middleware.deadline
     fan.middleware.hops fan.middleware.retry fan.picker fan.policies fan.routes fan.routing
-    fan.runner fan.sending fan.service fan.signature fan.transports fan.transports.base
+    fan.runner fan.sending fan.service fan.signature fan.stale fan.transports fan.transports.base
     fancli.coerce
     """
 )

@@ -15,11 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from pika import SelectConnection
-
 from fan.errors import FanError
 from fan.transports.amqp_failures import closed, connecting, lost
-from fan.transports.amqp_loop import Loop, cancel_timer, guarded, report
+from fan.transports.amqp_loop import Connection, Loop, cancel_timer, guarded, report
 from fan.transports.amqp_place import Place
 
 #: Seconds until the next try, doubled each time, at most so many.
@@ -160,12 +158,13 @@ class Link:
         self._forget_retry()
         self.state = "connecting"
         try:
-            self.connection = SelectConnection(
+            assert self._loop is not None
+            self.connection = Connection(
+                self._loop,
                 self.place.parameters(),
                 on_open_callback=guarded(self._opened),
                 on_open_error_callback=guarded(self._failed),
                 on_close_callback=guarded(self._closed),
-                custom_ioloop=self._loop,
             )
         except Exception as exc:
             self._failed(None, exc)

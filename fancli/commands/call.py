@@ -10,7 +10,8 @@ import click
 import msgspec
 
 from fancli.exits import Exit, exit_of
-from fancli.options import Common, common
+from fancli.mask import mask_pairs
+from fancli.options import Common, common, reading
 from fancli.params import Usage
 from fancli.request import Asking, PayloadCommand, request_options, target_argument
 
@@ -42,6 +43,7 @@ _BYTES = "application/octet-stream"
 @click.option("-o", "--output", metavar="FILE", default="", help="Write the result to a file.")
 @click.option("--meta", is_flag=True, help="Version, instance and timing on stderr.")
 @common
+@reading
 def call(
     common: Common, *, raw: bool, output: str, meta: bool, dry_run: bool, **request: Any
 ) -> int:
@@ -183,7 +185,6 @@ class Show:
             self._write(to_json(end) + b"\n")
 
     def _envelope(self, asking: Asking, result: Result, document: bytes) -> dict[str, Any]:
-        from fancli.mask import mask_pairs
         from fancli.render import times
 
         headers = dict(result.response.headers)

@@ -59,6 +59,25 @@ REST = (
     Step("fan queue list -t database --headers", "nothing waits, and nothing is dead"),
     Step("fan discover list --headers", "what is registered"),
     Step("fan discover describe greeter.hello", "what a method takes and gives"),
+    Step("fan config set greeter/theme light -m 'the first one'", "a config of the service"),
+    Step("fan config watch greeter/ --once", "its value now; without --once every change of it"),
+    Step(
+        "fan version switch greeter=2 --weight 2=10% --sticky header:x-user -m canary",
+        "version 2 takes a tenth of the calls; who uses greeter has it in force by now",
+    ),
+    Step("fan call greeter.hello name=Ada -H 'X-User: 4'", "a user stays with one version"),
+    Step("fan call greeter.hello name=Ada -H 'X-User: 22'", "and another user with the other"),
+    Step(
+        "fan version switch greeter=2 --config greeter/theme=dark -m 'all of it'",
+        "all calls and a config, in one generation",
+    ),
+    Step("fan version status", "what is in force, and who has acknowledged which generation"),
+    Step("fan call greeter.hello name=Ada", "version 2 says hi"),
+    Step("fan version rollback -m 'too casual'", "route and config go back together"),
+    Step("fan config get greeter/theme", "the config is back"),
+    Step("fan version rollback", "doing it again walks further back"),
+    Step("fan call greeter.hello name=Ada", "all calls are where they began"),
+    Step("fan version history --headers", "and the history tells it all"),
 )
 
 

@@ -8,7 +8,7 @@ import click
 
 from fancli.complete import complete_event, complete_target
 from fancli.exits import Exit
-from fancli.options import Common, common
+from fancli.options import Common, common, reading
 from fancli.params import Duration, Usage, check_name
 from fancli.request import Asking, PayloadCommand, request_options
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     "--ttl", type=Duration(), metavar="DUR", help="How long it stays worth delivering."
 )
 @common
+@reading
 def push(
     common: Common,
     *,

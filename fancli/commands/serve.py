@@ -27,6 +27,7 @@ CLOSING = 5.0
         "fan serve shop.users:Users shop.orders:Orders",
         "fan serve greeter --transport ipc --transport http=127.0.0.1:8080",
         "fan serve mail --transport amqp --transport redis=redis://cache:6379/0",
+        "fan serve store --shard shard1=a,b",
         "fan serve greeter --reload",
     ),
 )
@@ -53,6 +54,16 @@ CLOSING = 5.0
     help="Instance id, one for each service in their order.",
 )
 @click.option(
+    "--shard",
+    "shards",
+    metavar="NAME=V,V",
+    multiple=True,
+    help="Shards that this instance owns: shard1=a,b. May be repeated.",
+)
+@click.option(
+    "--standby", is_flag=True, help="Wait while another has the id, or runs as the `unique` one."
+)
+@click.option(
     "--drain-timeout",
     type=Duration(),
     metavar="DUR",
@@ -69,6 +80,8 @@ def serve(
     adopt: bool | None,
     reload: bool,
     ids: tuple[str, ...],
+    shards: tuple[str, ...],
+    standby: bool,
     drain_timeout: float | None,
     ready_fd: int | None,
     lifeline_fd: int | None,
@@ -88,11 +101,13 @@ def serve(
     where = tuple(check_bind(spec) for spec in transports) or ("ipc",)
     for text in ids:
         check_name("--id", text)
+    owned = _parse_shards(shards)
     if reload:
         from fancli.processes import variables_of
         from fancli.reload import run_reloading
 
-        args = _arguments(picked, modules, where, ids, drain_timeout, adopt is not False)
+        more = [*(f"--shard={text}" for text in shards), *["--standby"] * standby]
+        args = _arguments(picked, modules, where, ids, drain_timeout, adopt is not False, more)
         return run_reloading(args, variables_of(picked), picked.out)
     if lifeline_fd is not None:
         from fancli.processes import end_with
@@ -109,7 +124,9 @@ def serve(
     with App(settings=settings, name="serve", routes=_routes(modules)) as app:
         for service, instance_id in zip(services, ids or [None] * len(services), strict=True):
             app.add(service, instance_id)
-        return _run(app, picked, where, bool(adopt), wait, ready_fd)
+            if owned:
+                service.shards = owned
+        return _run(app, picked, where, bool(adopt), standby, wait, ready_fd)
 
 
 def _run(
@@ -117,6 +134,7 @@ def _run(
     picked: Common,
     transports: Sequence[str],
     adopt: bool,
+    standby: bool,
     drain_timeout: float,
     ready_fd: int | None,
 ) -> int:
@@ -124,7 +142,7 @@ def _run(
 
     from fancli.processes import Signals
 
-    app.start(transports, adopt=adopt)
+    app.start(transports, adopt=adopt, standby=standby)
     with Signals() as signals:
         for instance in app.lifecycle.instances:
             _announce(picked, instance)
@@ -189,6 +207,17 @@ def _routes(modules: Sequence[str]) -> Any:
         raise Usage(str(exc), "put them into one class") from exc
 
 
+def _parse_shards(given: Sequence[str]) -> dict[str, list[str]]:
+    """`shard1=a,b` as {"shard1": ["a", "b"]}."""
+    owned: dict[str, list[str]] = {}
+    for text in given:
+        name, _, values = text.partition("=")
+        if not name.isidentifier() or not all(values.split(",")):
+            raise Usage(f"--shard {text!r}: a name and its values", "--shard shard1=a,b")
+        owned.setdefault(name, []).extend(values.split(","))
+    return owned
+
+
 def _set_up_logs(verbose: int) -> None:
     """A log on stderr for services that set up none of their own while they were imported."""
     import logging
@@ -204,6 +233,7 @@ def _arguments(
     ids: Sequence[str],
     drain_timeout: float | None,
     adopt: bool,
+    more: Sequence[str],
 ) -> list[str]:
     """The command line of the child that `--reload` starts again and again."""
     args = ["serve", *["-v"] * picked.verbose, *["-q"] * picked.env.is_quiet]
@@ -213,4 +243,4 @@ def _arguments(
         args += ["--id", text]
     if drain_timeout is not None:
         args += ["--drain-timeout", f"{drain_timeout}s"]
-    return [*args, "--adopt" if adopt else "--no-adopt", "--", *modules]
+    return [*args, *more, "--adopt" if adopt else "--no-adopt", "--", *modules]

@@ -106,7 +106,7 @@ WAYS: dict[str, Way] = {
             fan.transports.ipc_frames
             """
         ),
-        STANDARD | names(""),
+        STANDARD | names("zlib"),
     ),
     "fan call -t http": Way(
         ("call", "greeter.hello", "name=Ada", "-t", "http"),
@@ -120,7 +120,7 @@ WAYS: dict[str, Way] = {
             """
             array httptools httptools._version httptools.parser httptools.parser.errors
             httptools.parser.parser httptools.parser.protocol httptools.parser.url_parser
-            selectors socket
+            selectors socket zlib
             """
         ),
     ),

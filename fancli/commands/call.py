@@ -10,7 +10,6 @@ import click
 import msgspec
 
 from fancli.exits import Exit, exit_of
-from fancli.mask import mask_pairs
 from fancli.options import Common, common, reading
 from fancli.params import Usage
 from fancli.request import Asking, PayloadCommand, request_options, target_argument
@@ -185,6 +184,7 @@ class Show:
             self._write(to_json(end) + b"\n")
 
     def _envelope(self, asking: Asking, result: Result, document: bytes) -> dict[str, Any]:
+        from fancli.mask import mask_pairs
         from fancli.render import times
 
         headers = dict(result.response.headers)

@@ -40,7 +40,7 @@ def complete(fan: Fan, line: str, **vars: str) -> list[str]:
     ("line", "found"),
     [
         ("fan ca", ["plain\tcall"]),
-        ("fan discover re", ["plain\tresolve"]),
+        ("fan discover resol", ["plain\tresolve"]),
         ("fan call --time", ["plain\t--timeout"]),
         ("fan call gr", ["part\tgreeter."]),
         ("fan call greeter.he", ["plain\tgreeter.health", "plain\tgreeter.hello"]),

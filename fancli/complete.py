@@ -203,7 +203,10 @@ def complete_item(
         booleans = ["true", "false"] if schema.get("type") == "boolean" else []
         values = schema.get("enum") or booleans
         return [_item(f"{key}={v}") for v in values if str(v).startswith(text)]
-    used = {str(item).partition("=")[0].rstrip(":") for item in ctx.params.get("items") or ()}
+    items = ctx.params.get("items") or ()
+    if ctx.params.get("topic"):  # the first stands where a target would
+        items = (ctx.params.get("target") or "", *items)
+    used = {str(item).partition("=")[0].rstrip(":") for item in items}
     return [
         _item(f"{name}=", "part", _kind(p.schema))
         for name, p in params.items()

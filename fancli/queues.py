@@ -36,6 +36,7 @@ class Brokers:
     name it."""
 
     def __init__(self, common: Common, app: App, transport: str, peer: str) -> None:
+        common.env.asks_broker = True
         self._common = common
         self._app = app
         self.deadline = time.monotonic() + (common.timeout or app.settings.timeout)

@@ -132,6 +132,7 @@ class Asking:
         }
         if caller:
             check_name("--caller", caller)
+        self.env.asks_broker = bool(topic) or _is_broker(self.options)
         #: What is registered of the service, once `describe` has read it.
         self.interface: Interface | None = None
         #: What was on the wire, with -vvv.
@@ -282,6 +283,14 @@ class Asking:
         if self.common.verbose == 2:
             body = self.echo(kind, payload, None)["request"]["body"]
             out.talk(f"> {_text(body)}")
+
+
+def _is_broker(options: dict[str, Any]) -> bool:
+    """Whether the options name one."""
+    from fan import plugins
+
+    schemes = [url.partition(":")[0] for url in options["peers"]] or [options["transport"]]
+    return any(plugins.transport_name(scheme) in plugins.QUEUES for scheme in schemes)
 
 
 def route_of(choice: Choice | None, shows_all: bool) -> dict[str, Any]:

@@ -54,7 +54,8 @@ greeter.hello@canary    the routed version with the smaller weight
 Over a broker (amqp, redis) all instances of a version take turns; its URL is the setting amqp_url
 or redis_url, and what -p names may carry a password, which is never shown.
 
-fan push                to a queue that an instance is served over, else to an instance
+fan push                to a queue that an instance is served over, else to an instance; of a
+                        service that is down, what is meant to be pushed goes to the setting `queue`
 fan push -t redis       into the service's queue, whether anybody is up or not; also amqp, database
 fan push --topic T      to all who subscribed, over the setting `queue`, -t or -p
 

@@ -79,7 +79,7 @@ def listen(
     if group:
         check_name("--group", group)
     name, url = check_place(transport, peer, "subscribe")
-    common.env.target = " ".join(topics)
+    common.env.target, common.env.asks_broker = " ".join(topics), True
     worker = _Worker(common, name or _named(common, url), line, exec_timeout)
     from fan import App
     from fancli.listening import Listening

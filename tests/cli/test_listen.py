@@ -210,3 +210,4 @@ def test_a_broker_that_cannot_be_reached_is_said_at_once(fan: Fan, scheme: str) 
     ran = fan("listen", "a.b", "-p", NOWHERE[f"FAN_{scheme.upper()}_URL"])
     assert (ran.exit, ran.stdout) == (6, "")
     assert ran.stderr.startswith("fan: unavailable: a.b: cannot connect to ")
+    assert "hint: is the broker running?" in ran.stderr

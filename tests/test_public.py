@@ -50,6 +50,7 @@ PUBLIC = {
     "Operations",
     "Options",
     "OutOfRange",
+    "Override",
     "Param",
     "PermissionDenied",
     "Queue",

@@ -163,6 +163,11 @@ def test_a_check_finds_holes_and_overlaps() -> None:
     ]
 
 
+def test_a_check_finds_a_wanted_value_that_nobody_declares() -> None:
+    of = Sharding(ShardRule("{user}", "owned", values={"user": ["ada", "bob"]}))
+    assert said(of, instance("x", user=["ada"])) == ["hole: no live instance has user=bob"]
+
+
 def test_a_check_combines_the_variables() -> None:
     of = sharding(mode="owned")
     x = instance("x", shard1=["a"], shard2=["1"])

@@ -50,6 +50,7 @@ _HOME = {
     "OutOfRange": "errors",
     "Leftover": "operations",
     "Letter": "model",
+    "Override": "model",
     "Param": "model",
     "PermissionDenied": "errors",
     "Queue": "model",
@@ -183,6 +184,7 @@ if TYPE_CHECKING:
     from fan.model import Interface as Interface
     from fan.model import Letter as Letter
     from fan.model import MethodInfo as MethodInfo
+    from fan.model import Override as Override
     from fan.model import Param as Param
     from fan.model import Queue as Queue
     from fan.model import QueueName as QueueName

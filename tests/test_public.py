@@ -52,6 +52,7 @@ PUBLIC = {
     "Operations",
     "Options",
     "OutOfRange",
+    "Override",
     "Param",
     "PermissionDenied",
     "Queue",

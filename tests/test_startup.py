@@ -83,7 +83,7 @@ CALL = names(
 STANDARD = names(
     """
     _bisect _contextvars _heapq _locale _random _sha512 _struct bisect click.shell_completion
-    contextvars difflib fcntl heapq locale math platform random select shlex signal struct
+    contextvars difflib fcntl heapq locale math platform random select shlex signal struct zlib
     """
 )
 

@@ -47,6 +47,7 @@ _HOME = {
     "PermissionDenied": "errors",
     "Queue": "model",
     "QueueName": "model",
+    "Recorded": "tools.replay",
     "RemoteError": "errors",
     "Request": "message",
     "ResourceExhausted": "errors",
@@ -182,6 +183,7 @@ if TYPE_CHECKING:
     from fan.settings import Settings as Settings
     from fan.settings import load_settings as load_settings
     from fan.settings import parse_duration as parse_duration
+    from fan.tools.replay import Recorded as Recorded
     from fan.tools.servers import Servers as Servers
     from fan.tools.servers import ServerStatus as ServerStatus
     from fan.writing import Write as Write

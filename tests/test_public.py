@@ -49,7 +49,7 @@ PUBLIC = {
     "PermissionDenied",
     "Queue",
     "QueueName",
-    "RemoteError",
+    "Recorded", "RemoteError",
     "Request",
     "ResourceExhausted",
     "Response",

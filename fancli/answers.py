@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fancli.mask import mask_pairs
-
 if TYPE_CHECKING:
     from fan import FanError, Response, Result
     from fancli.output import Output
@@ -30,6 +28,10 @@ def envelope(
     """The object of a call that went well; `document` is its result in JSON."""
     response = result.response
     headers = response.headers
+    if headers and not shows_all:
+        from fancli.mask import mask_pairs
+
+        headers = mask_pairs(headers)
     return {
         "v": 1,
         "ok": True,
@@ -39,7 +41,7 @@ def envelope(
         "instance": response.instance or None,
         "gen": response.gen or None,
         "result": msgspec.Raw(document),
-        "headers": headers if shows_all or not headers else mask_pairs(headers),
+        "headers": headers,
         "trace_id": result.trace_id,
         "attempts": result.attempts,
         "timing_ms": result.timing_ms,

@@ -60,6 +60,7 @@ class Tape:
 
         options, timeout = asking.options, asking.options["timeout"]
         line = Recorded(
+            v=1,
             target=asking.target.name,
             at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             want=asking.target.want if want is None else want,

@@ -13,16 +13,16 @@ from fan.codec import decode_arguments
 from fan.errors import InvalidArgument
 from fan.message import JSON
 
-#: The version of the form.
+#: The version of the form, the `v` of each line.
 VERSION = 1
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One call: what was asked, and its reply as `fan call --json` prints it."""
 
+    v: int
     #: `service.method`.
     target: str
-    v: int = VERSION
     #: RFC 3339, UTC.
     at: str = ""
     #: Version constraint, empty for the routed version.

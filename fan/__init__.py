@@ -55,6 +55,7 @@ _HOME = {
     "PermissionDenied": "errors",
     "Queue": "model",
     "QueueName": "model",
+    "Recorded": "tools.replay",
     "RemoteError": "errors",
     "Request": "message",
     "ResourceExhausted": "errors",
@@ -208,6 +209,7 @@ if TYPE_CHECKING:
     from fan.tools.foreign import read_services as read_services
     from fan.tools.legacy import read_legacy as read_legacy
     from fan.tools.openapi import read_openapi as read_openapi
+    from fan.tools.replay import Recorded as Recorded
     from fan.tools.servers import Servers as Servers
     from fan.tools.servers import ServerStatus as ServerStatus
     from fan.version import Versions as Versions

@@ -31,6 +31,7 @@ COMMANDS: dict[str, Row] = {
     "push": Row("fancli.commands.push:push", "Send a message without waiting for the work."),
     "listen": Row("fancli.commands.listen:listen", "Print the events of a topic as they come."),
     "queue": Row("fancli.commands.queue:queue", "See and empty queues, put dead letters back."),
+    "replay": Row("fancli.commands.replay:replay", "Make recorded calls again."),
     "discover": Row("fancli.commands.discover:discover", "See services, methods and instances."),
     "config": Row(
         "fancli.commands.config:config", "See and change the services' configuration."

@@ -37,9 +37,8 @@ class Common:
         #: Whether what was read last may answer while the registry is down.
         self.takes_stale = False
         self._profile = profile
-        self._flags: dict[str, Any] = {
-            "namespace": namespace, "registry": registry, "timeout": timeout,
-        }  # fmt: skip
+        given = {"namespace": namespace, "registry": registry, "timeout": timeout}
+        self._flags: dict[str, Any] = given
 
     def allow_stale(self, max_stale: float | None) -> None:
         """Let what was read last answer, at most that old; None leaves it to the settings."""
@@ -75,12 +74,24 @@ class Common:
                  ("--profile", self._profile))  # fmt: skip
         return "".join(f" {option} {quote(str(value))}" for option, value in given if value)
 
-    def app(self, **how: Any) -> App:
-        """An App for one command: nothing is watched, every look-up reads the registry."""
+    def app(self, *, live: bool = False, **how: Any) -> App:
+        """An App for one command: nothing is watched, every look-up reads the registry, unless it
+        is a `live` one."""
         from fan import App
 
-        how.setdefault("on_stale", self.on_stale)
-        return App(settings=self.load().settings, live=False, name="fan", **how)
+        if not live:
+            how.setdefault("on_stale", self.on_stale)
+        return App(settings=self.load().settings, live=live, name="fan", **how)
+
+    @property
+    def given_settings(self) -> dict[str, Any]:
+        """The settings that the command line itself has."""
+        return {name: value for name, value in self._flags.items() if value is not None}
+
+    def fall_back(self, timeout: float) -> None:
+        """Take this timeout where the command line has none."""
+        if self.timeout is None:
+            self.timeout = self._flags["timeout"] = timeout
 
 
 def common(f: Callable[..., Any]) -> Callable[..., Any]:

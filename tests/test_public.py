@@ -57,7 +57,7 @@ PUBLIC = {
     "PermissionDenied",
     "Queue",
     "QueueName",
-    "RemoteError",
+    "Recorded", "RemoteError",
     "Request",
     "ResourceExhausted",
     "Response",

@@ -64,8 +64,9 @@ LOOK_UP = names(
     fan.registration fan.settings
     fan.sqlite fan.sqlite.channel fan.sqlite.errors fan.sqlite.kind fan.sqlite.locks
     fan.sqlite.schema fan.stores fan.stores.base fan.stores.rules fan.stores.sqlite
-    fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.commands fancli.commands.call
-    fancli.complete fancli.options fancli.payload fancli.request fancli.scripts
+    fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.call_options fancli.commands
+    fancli.commands.call fancli.complete fancli.options fancli.payload fancli.request
+    fancli.scripts
     """
 )
 #: To call it.
@@ -76,7 +77,7 @@ CALL = names(
     fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead fan.middleware.deadline
     fan.middleware.hops fan.middleware.retry fan.picker fan.policies fan.routes fan.routing
     fan.runner fan.sending fan.service fan.signature fan.stale fan.transports fan.transports.base
-    fancli.coerce
+    fancli.answers fancli.calling fancli.coerce fancli.show
     """
 )
 #: Of the standard library, by what asks the registry.

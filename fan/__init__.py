@@ -43,6 +43,9 @@ _HOME = {
     "Options": "middleware.base",
     "OutOfRange": "errors",
     "Letter": "model",
+    "Load": "tools.load",
+    "LoadPlan": "tools.load",
+    "LoadReport": "tools.load",
     "Param": "model",
     "PermissionDenied": "errors",
     "Queue": "model",
@@ -182,6 +185,9 @@ if TYPE_CHECKING:
     from fan.settings import Settings as Settings
     from fan.settings import load_settings as load_settings
     from fan.settings import parse_duration as parse_duration
+    from fan.tools.load import Load as Load
+    from fan.tools.load import LoadPlan as LoadPlan
+    from fan.tools.load import LoadReport as LoadReport
     from fan.tools.servers import Servers as Servers
     from fan.tools.servers import ServerStatus as ServerStatus
     from fan.writing import Write as Write

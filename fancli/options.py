@@ -49,7 +49,7 @@ class Common:
         """An App for one command: nothing is watched, every look-up reads the registry."""
         from fan import App
 
-        return App(settings=self.load().settings, live=False, name="fan", **how)
+        return App(**{"settings": self.load().settings, "live": False, "name": "fan", **how})
 
 
 def common(f: Callable[..., Any]) -> Callable[..., Any]:

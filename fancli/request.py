@@ -133,23 +133,24 @@ class Asking:
         self.tap: Tap | None = None
 
     @contextmanager
-    def opened(self) -> Iterator[tuple[App, Client]]:
-        """An App for this request and a client with its options."""
-        with self._app() as app:
+    def opened(self, **how: Any) -> Iterator[tuple[App, Client]]:
+        """An App for this request and a client with its options; `how` is for `Common.app`."""
+        with self._app(**how) as app:
             self.env.timeout = self.common.timeout or app.settings.timeout
             yield app, app.using(**self.options)
 
-    def _app(self) -> App:
+    def _app(self, **how: Any) -> App:
         if self.local:
             from fancli.local import host
 
             return host(self.local[0], self.common)
         if self.common.verbose < 3:
-            return self.common.app()
+            return self.common.app(**how)
         from fancli.tap import Tap
 
         self.tap = Tap()
-        return self.common.app(transports=self.tap.transports(self.common.load().settings))
+        how["transports"] = self.tap.transports(self.common.load().settings)
+        return self.common.app(**how)
 
     def describe(self, app: App) -> MethodInfo | None:
         """What is registered of the method; None where no registry is asked or it knows nothing.

@@ -48,6 +48,8 @@ _HOME = {
     "LoadReport": "tools.load",
     "Param": "model",
     "PermissionDenied": "errors",
+    "Profile": "profiles",
+    "Profiles": "profiles",
     "Queue": "model",
     "QueueName": "model",
     "RemoteError": "errors",
@@ -70,6 +72,7 @@ _HOME = {
     "Written": "writing",
     "current": "context",
     "decode_result": "codec",
+    "load_profiles": "profiles",
     "load_routes": "loader",
     "load_services": "loader",
     "load_settings": "settings",
@@ -174,6 +177,9 @@ if TYPE_CHECKING:
     from fan.model import QueueName as QueueName
     from fan.model import Route as Route
     from fan.model import ServiceInfo as ServiceInfo
+    from fan.profiles import Profile as Profile
+    from fan.profiles import Profiles as Profiles
+    from fan.profiles import load_profiles as load_profiles
     from fan.routes import Config as Config
     from fan.routes import Routes as Routes
     from fan.routing import parse_target as parse_target

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from fancli.complete import complete_profile
 from fancli.env import Environment
 from fancli.output import Format, Output
 from fancli.params import Duration, Usage, check_registry
 
 if TYPE_CHECKING:
-    from fan import App, Loaded
+    from fan import App, Loaded, Profiles
 
 
 class Common:
@@ -36,6 +37,12 @@ class Common:
         self.verbose = verbose
         self._profile = profile
         self._flags = {"namespace": namespace, "registry": registry, "timeout": timeout}
+
+    def load_profiles(self) -> Profiles:
+        """The profiles that there are, and the one that is in force. Raises FanError."""
+        from fan import load_profiles
+
+        return load_profiles(self._profile, env=self.env.vars)
 
     def load(self, more: dict[str, Any] | None = None) -> Loaded:
         """The settings and their origins, with `more` flags than the common ones. Raises FanError
@@ -105,7 +112,13 @@ def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
 _COMMON: tuple[Callable[[Any], Any], ...] = (
     click.option("-n", "--namespace", metavar="NAME", help="Registry namespace."),
     click.option("--registry", metavar="URL", help="sqlite:PATH, memory:"),
-    click.option("--profile", metavar="NAME", default="", help="Profile of the settings."),
+    click.option(
+        "--profile",
+        metavar="NAME",
+        default="",
+        shell_complete=complete_profile,
+        help="Profile of the settings.",
+    ),
     click.option(
         "--timeout", type=Duration(), metavar="DUR", help="Whole budget: 300ms, 5s, 2m. [5s]"
     ),

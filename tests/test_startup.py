@@ -60,8 +60,9 @@ PROGRAM = names(
 #: To find a service in the registry.
 LOOK_UP = names(
     """
-    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins fan.settings
-    fan.stores fan.stores.base fan.stores.locks fan.stores.rules fan.stores.sqlite
+    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins
+    fan.references fan.settings fan.stores fan.stores.base fan.stores.locks fan.stores.rules
+    fan.stores.sqlite
     fan.stores.sqlite_channel fan.stores.sqlite_errors fan.stores.sqlite_rows
     fan.stores.sqlite_schema fancli.commands fancli.commands.call fancli.complete fancli.options
     fancli.payload fancli.request fancli.scripts
@@ -95,7 +96,7 @@ STANDARD = names(
 WAYS: dict[str, Way] = {
     "fan --help": Way(
         ("--help",),
-        PROGRAM | names(""),
+        PROGRAM | names("fancli.extensions"),
         names(
             """
             _bz2 _compression _locale _lzma bz2 click._textwrap fnmatch locale lzma shutil
@@ -131,7 +132,7 @@ WAYS: dict[str, Way] = {
     ),
     "a TAB on a command": Way(
         (),
-        PROGRAM | names("fancli.complete fancli.scripts"),
+        PROGRAM | names("fancli.complete fancli.extensions fancli.scripts"),
         names("_locale click.shell_completion gc locale shlex signal"),
         tab("fan ca"),
     ),

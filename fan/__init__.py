@@ -52,6 +52,7 @@ _HOME = {
     "Profiles": "profiles",
     "Queue": "model",
     "QueueName": "model",
+    "Recorded": "tools.replay",
     "RemoteError": "errors",
     "Request": "message",
     "ResourceExhausted": "errors",
@@ -194,6 +195,7 @@ if TYPE_CHECKING:
     from fan.tools.load import Load as Load
     from fan.tools.load import LoadPlan as LoadPlan
     from fan.tools.load import LoadReport as LoadReport
+    from fan.tools.replay import Recorded as Recorded
     from fan.tools.servers import Servers as Servers
     from fan.tools.servers import ServerStatus as ServerStatus
     from fan.writing import Write as Write

@@ -30,6 +30,7 @@ class Row(NamedTuple):
 COMMANDS: dict[str, Row] = {
     "call": Row("fancli.commands.call:call", "Call a method and print its result."),
     "push": Row("fancli.commands.push:push", "Send a message without waiting for the work."),
+    "replay": Row("fancli.commands.replay:replay", "Make recorded calls again."),
     "bench": Row("fancli.commands.bench:bench", "Put load on a method and measure it."),
     "discover": Row("fancli.commands.discover:discover", "See services, methods and instances."),
     "config": Row(

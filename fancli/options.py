@@ -36,7 +36,8 @@ class Common:
         self.timeout = timeout
         self.verbose = verbose
         self._profile = profile
-        self._flags = {"namespace": namespace, "registry": registry, "timeout": timeout}
+        given = {"namespace": namespace, "registry": registry, "timeout": timeout}
+        self._flags: dict[str, Any] = given
 
     def load_profiles(self) -> Profiles:
         """The profiles that there are, and the one that is in force. Raises FanError."""
@@ -52,11 +53,22 @@ class Common:
         flags = {**self._flags, **(more or {})}
         return load_settings(flags, env=self.env.vars, profile=self._profile)
 
-    def app(self, **how: Any) -> App:
-        """An App for one command: nothing is watched, every look-up reads the registry."""
+    def app(self, *, live: bool = False, **how: Any) -> App:
+        """An App for one command: nothing is watched, every look-up reads the registry, unless it
+        is a `live` one."""
         from fan import App
 
-        return App(**{"settings": self.load().settings, "live": False, "name": "fan", **how})
+        return App(settings=self.load().settings, live=live, name="fan", **how)
+
+    @property
+    def given_settings(self) -> dict[str, Any]:
+        """The settings that the command line itself has."""
+        return {name: value for name, value in self._flags.items() if value is not None}
+
+    def fall_back(self, timeout: float) -> None:
+        """Take this timeout where the command line has none."""
+        if self.timeout is None:
+            self.timeout = self._flags["timeout"] = timeout
 
 
 def common(f: Callable[..., Any]) -> Callable[..., Any]:

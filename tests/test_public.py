@@ -54,7 +54,7 @@ PUBLIC = {
     "Profiles",
     "Queue",
     "QueueName",
-    "RemoteError",
+    "Recorded", "RemoteError",
     "Request",
     "ResourceExhausted",
     "Response",

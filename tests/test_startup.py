@@ -64,7 +64,8 @@ LOOK_UP = names(
     fan.references fan.settings fan.stores fan.stores.base fan.stores.locks fan.stores.rules
     fan.stores.sqlite
     fan.stores.sqlite_channel fan.stores.sqlite_errors fan.stores.sqlite_rows
-    fan.stores.sqlite_schema fancli.commands fancli.commands.call fancli.complete fancli.options
+    fan.stores.sqlite_schema fancli.call_options fancli.commands fancli.commands.call
+    fancli.complete fancli.options
     fancli.payload fancli.request fancli.scripts
     """
 )
@@ -82,7 +83,8 @@ CALL = names(
     fan.endpoint fan.exchange fan.failures fan.hosting fan.local fan.middleware
     fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead fan.middleware.deadline
     fan.middleware.hops fan.middleware.retry fan.picker fan.routing fan.runner fan.sending
-    fan.service fan.signature fan.transports fan.transports.base fancli.coerce
+    fan.service fan.signature fan.transports fan.transports.base fancli.answers fancli.calling
+    fancli.coerce fancli.show
     """
 )
 #: Of the standard library, by what asks the registry.

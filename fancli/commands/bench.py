@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from fancli.exits import Exit
 from fancli.options import Common, common
 from fancli.params import Duration, Usage, parse_duration, read_bytes
-from fancli.request import Asking, PayloadCommand, request_options
+from fancli.request import Asking, PayloadCommand, request_options, target_argument
 
 if TYPE_CHECKING:
     from fan import Client, Load, LoadPlan, LoadReport, MethodInfo
@@ -40,6 +39,7 @@ _MOST = 10_000
         "fan bench greeter.hello --rps 500 --duration 1m --hdr latency.hdr",
     ),
 )
+@target_argument
 @request_options
 @click.option(
     "-N", "--requests", type=click.IntRange(1), metavar="N", help="End after so many requests."
@@ -96,22 +96,28 @@ def bench(
         asking.options["retries"] = 0
     if request["key"] == "auto":
         asking.options["key"] = ""  # each request has one of its own
-    settings = msgspec.structs.replace(common.load().settings, breaker_failures=0)
-    plan = _plan(requests, duration, rps, concurrency, warmup, settings.timeout)
+    asking.options["breaker"] = False
+    plan = _plan(requests, duration, rps, concurrency, warmup, common.load().settings.timeout)
     _check_file(hdr)
-    with asking.opened(settings=settings, live=True) as (app, client):
+    with asking.opened(live=True) as (app, client):
         method = asking.describe(app)
         payload = asking.arguments(method, checked=True)
         choice = asking.choice(client)  # what cannot be reached at all is said before any load
         if dry_run:
             echo = asking.echo("call", payload, choice)
-            common.out.object({**echo, "plan": msgspec.to_builtins(plan)})
+            common.out.object({**echo, "plan": _plain(plan)})
             return Exit.OK
         asking.talk_route(client, payload)
         report = _run(common, asking, client, payload, plan, method)
     if hdr:
         _write_hdr(hdr, report)
     return _tell(common, asking, plan, report, bounds, old)
+
+
+def _plain(plan: LoadPlan) -> Any:
+    import msgspec
+
+    return msgspec.to_builtins(plan)
 
 
 def _plan(

@@ -9,7 +9,7 @@ import click
 from fancli.exits import Exit
 from fancli.options import Common, common
 from fancli.params import Duration
-from fancli.request import Asking, PayloadCommand, request_options
+from fancli.request import Asking, PayloadCommand, request_options, target_argument
 
 
 @click.command(
@@ -21,6 +21,7 @@ from fancli.request import Asking, PayloadCommand, request_options
         "fan push mail.send -d @mail.json --ttl 1h --json",
     ),
 )
+@target_argument
 @request_options
 @click.option(
     "--ttl", type=Duration(), metavar="DUR", help="How long it stays worth delivering."

@@ -51,8 +51,13 @@ _HOME = {
     "Leftover": "operations",
     "Letter": "model",
     "Override": "model",
+    "Load": "tools.load",
+    "LoadPlan": "tools.load",
+    "LoadReport": "tools.load",
     "Param": "model",
     "PermissionDenied": "errors",
+    "Profile": "profiles",
+    "Profiles": "profiles",
     "Queue": "model",
     "QueueName": "model",
     "Recorded": "tools.replay",
@@ -81,6 +86,7 @@ _HOME = {
     "Written": "writing",
     "current": "context",
     "decode_result": "codec",
+    "load_profiles": "profiles",
     "load_routes": "loader",
     "load_services": "loader",
     "load_settings": "settings",
@@ -193,6 +199,9 @@ if TYPE_CHECKING:
     from fan.model import ServiceInfo as ServiceInfo
     from fan.operations import Leftover as Leftover
     from fan.operations import Operations as Operations
+    from fan.profiles import Profile as Profile
+    from fan.profiles import Profiles as Profiles
+    from fan.profiles import load_profiles as load_profiles
     from fan.routes import Config as Config
     from fan.routes import Routes as Routes
     from fan.routing import parse_target as parse_target
@@ -208,6 +217,9 @@ if TYPE_CHECKING:
     from fan.tools.foreign import Foreign as Foreign
     from fan.tools.foreign import read_services as read_services
     from fan.tools.legacy import read_legacy as read_legacy
+    from fan.tools.load import Load as Load
+    from fan.tools.load import LoadPlan as LoadPlan
+    from fan.tools.load import LoadReport as LoadReport
     from fan.tools.openapi import read_openapi as read_openapi
     from fan.tools.replay import Recorded as Recorded
     from fan.tools.servers import Servers as Servers

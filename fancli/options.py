@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from fancli.complete import complete_profile
 from fancli.env import Environment
 from fancli.output import Format, Output
 from fancli.params import Duration, Usage, check_registry
 
 if TYPE_CHECKING:
-    from fan import App, Loaded
+    from fan import App, Loaded, Profiles
 
 
 class Common:
@@ -39,6 +40,12 @@ class Common:
         self._profile = profile
         given = {"namespace": namespace, "registry": registry, "timeout": timeout}
         self._flags: dict[str, Any] = given
+
+    def load_profiles(self) -> Profiles:
+        """The profiles that there are, and the one that is in force. Raises FanError."""
+        from fan import load_profiles
+
+        return load_profiles(self._profile, env=self.env.vars)
 
     def allow_stale(self, max_stale: float | None) -> None:
         """Let what was read last answer, at most that old; None leaves it to the settings."""
@@ -147,7 +154,13 @@ def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
 _COMMON: tuple[Callable[[Any], Any], ...] = (
     click.option("-n", "--namespace", metavar="NAME", help="Registry namespace."),
     click.option("--registry", metavar="URL", help="sqlite:PATH, memory:"),
-    click.option("--profile", metavar="NAME", default="", help="Profile of the settings."),
+    click.option(
+        "--profile",
+        metavar="NAME",
+        default="",
+        shell_complete=complete_profile,
+        help="Profile of the settings.",
+    ),
     click.option(
         "--timeout", type=Duration(), metavar="DUR", help="Whole budget: 300ms, 5s, 2m. [5s]"
     ),

@@ -61,8 +61,8 @@ PROGRAM = names(
 LOOK_UP = names(
     """
     fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins fan.readings
-    fan.registration fan.settings
-    fan.sqlite fan.sqlite.channel fan.sqlite.errors fan.sqlite.kind fan.sqlite.locks
+    fan.references fan.registration fan.settings fan.sqlite fan.sqlite.channel fan.sqlite.errors
+    fan.sqlite.kind fan.sqlite.locks
     fan.sqlite.schema fan.stores fan.stores.base fan.stores.rules fan.stores.sqlite
     fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.call_options fancli.commands
     fancli.commands.call fancli.complete fancli.options fancli.payload fancli.request
@@ -91,7 +91,7 @@ STANDARD = names(
 WAYS: dict[str, Way] = {
     "fan --help": Way(
         ("--help",),
-        PROGRAM | names(""),
+        PROGRAM | names("fancli.extensions"),
         names(
             """
             _bz2 _compression _locale _lzma bz2 click._textwrap fnmatch locale lzma shutil
@@ -127,7 +127,7 @@ WAYS: dict[str, Way] = {
     ),
     "a TAB on a command": Way(
         (),
-        PROGRAM | names("fancli.complete fancli.scripts"),
+        PROGRAM | names("fancli.complete fancli.extensions fancli.scripts"),
         names("_locale click.shell_completion gc locale shlex signal"),
         tab("fan ca"),
     ),

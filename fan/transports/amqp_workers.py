@@ -11,7 +11,6 @@ from typing import Protocol
 from fan.transports.amqp_link import Link
 from fan.transports.amqp_loop import report
 
-
 #: Threads that are started beyond the one that is needed: then a steady load soon needs no more.
 _FEW = 3
 

@@ -21,6 +21,8 @@ from fancli.processes import fan_command, fan_environment
 
 #: Seconds after which a test that waits has failed.
 HANG = 30.0
+#: The same for a whole tour: two dozen programs.
+TOUR = 150.0
 
 
 @pytest.fixture
@@ -176,6 +178,7 @@ def test_the_demo_is_ready_in_json_too(start_fan: Any, app: App) -> None:
 # The tour
 
 
+@pytest.mark.timeout(200)
 def test_the_tour_shows_commands_with_their_real_output_and_leaves_nothing(
     start_fan: Any, private: Path
 ) -> None:
@@ -183,7 +186,7 @@ def test_the_tour_shows_commands_with_their_real_output_and_leaves_nothing(
     temp.mkdir()
     before = sorted(path.name for path in private.rglob("*"))
     tour = start_fan("demo", "--tour", TMPDIR=str(temp))
-    assert tour.wait() == 0
+    assert tour.wait(TOUR) == 0
     assert tour.stderr == []
     text = "\n".join(tour.stdout)
     for piece in (
@@ -194,17 +197,22 @@ def test_the_tour_shows_commands_with_their_real_output_and_leaves_nothing(
         "greeter.boom: ValueError: boom (executed: yes)\n[exit 5]",
         "$ fan discover list",
         "$ fan discover describe greeter.hello",
+        "$ fan call greeter.hello name=Ada -H 'X-User: 22'\n\"Hi Ada\"",
+        "generation 4\nundo: fan version rollback 4\nconfirmed 2/2",
+        "undoes generation 4 (switch by ",
+        "$ fan config get greeter/theme\nlight",
     ):
         assert piece in text
     assert sorted(path.name for path in private.rglob("*")) == before
 
 
+@pytest.mark.timeout(200)
 def test_the_tour_sees_nothing_of_the_users_settings(
     start_fan: Any, private: Path, registry_url: str
 ) -> None:
     (private / "fan.toml").write_text("namespace = 'mine'\ntimeout = '1ms'\n")
     tour = start_fan("demo", "--tour", cwd=private, FAN_NAMESPACE="mine", FAN_TIMEOUT="1ms")
-    assert tour.wait() == 0
+    assert tour.wait(TOUR) == 0
     assert not Path(registry_url.removeprefix("sqlite:")).exists()
 
 

@@ -362,7 +362,6 @@ TABLE: dict[str, Row] = {
     "fancli.slo": row(PROGRAM),
     "fancli.several": row(PROGRAM),
     "fancli.show": row(PROGRAM),
-    "fancli.switching": row(PROGRAM),
     "fancli.tap": row(PROGRAM),
     "fancli.topics": row(PROGRAM),
     "fancli.transcribe": row(PROGRAM),

@@ -114,6 +114,7 @@ TABLE: dict[str, Row] = {
     "fan.transports.redis_replies": row(IMPLEMENTATION, family="redis"),
     "fan.transports.redis_resp": row(IMPLEMENTATION, family="redis"),
     "fan.transports.redis_scripts": row(IMPLEMENTATION, family="redis"),
+    "fan.transports.redis_scripts_care": row(IMPLEMENTATION, family="redis"),
     "fan.transports.redis_send": row(IMPLEMENTATION, family="redis"),
     "fan.transports.redis_server": row(IMPLEMENTATION, family="redis"),
     "fan.transports.redis_settle": row(IMPLEMENTATION, family="redis"),

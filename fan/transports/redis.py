@@ -99,9 +99,7 @@ class RedisTransport(Transport):
 
         return publish(self._hub(address.url), request, self._settings.max_body)
 
-    def subscribe(
-        self, address: Address, subscription: Subscription, handler: Handler
-    ) -> Listener:
+    def subscribe(self, address: Address, subscription: Subscription, handler: Handler) -> Listener:
         from fan.transports.redis_events import Subscribed
 
         listener = Subscribed(self._hub(address.url), subscription, handler, self._settings)

@@ -10,7 +10,7 @@ import msgspec
 
 from fan.errors import AlreadyExists, FanError, Internal, InvalidArgument
 from fan.message import Request, Response
-from fan.transports.redis_failures import failure_of, late, too_large, unroutable
+from fan.transports.redis_failures import failure_of, late, lost, too_large, unroutable
 from fan.transports.redis_fields import decode_reply, encode_request
 from fan.transports.redis_keys import Keys, Source
 from fan.transports.redis_loop import Loop, Timer
@@ -125,6 +125,10 @@ class Calls:
         """Fail what is under way. In the loop's thread, or after it."""
         self._replies.close()
         self._watch.close()
+        for pending in [*self.pending.values()]:
+            was_sent = pending.item is None or not self._pipe.withdraw(pending.item)
+            why = lost(self.place.url, "this transport was closed", "maybe" if was_sent else "no")
+            self.finish(pending, why)
 
     def abandon(self) -> None:
         """In a forked child: leave the connection to the parent."""

@@ -10,11 +10,10 @@ from functools import partial
 from typing import Any, Protocol
 
 from fan.errors import FanError, Internal, Unavailable, Unimplemented
-from fan.failures import error_response
 from fan.message import Request, Response
 from fan.transports.base import Handler, Stream
 from fan.transports.redis_crew import Crew, Job
-from fan.transports.redis_failures import draining, forsaken, too_large
+from fan.transports.redis_failures import answer, draining, forsaken, too_large
 from fan.transports.redis_fields import encode_reply, fields_of
 from fan.transports.redis_keys import Source
 from fan.transports.redis_lane import Lane
@@ -194,7 +193,7 @@ class Desk:
             method="",
             timeout_ms=0,
         )
-        self._send(message, request, error_response(request, why))
+        self._send(message, request, answer(request, why))
 
     # In a thread of the crew, or where a future is completed
 
@@ -202,17 +201,19 @@ class Desk:
         request = message.request
         assert request is not None
         try:
-            answer = self._handler(request, is_queued=True)
+            outcome = self._handler(request, is_queued=True)
         except Exception as exc:  # it is broken, and still must not break others
-            answer = Response(id=request.id, code="internal", message=f"the handler broke: {exc!r}")
-        if isinstance(answer, Future):
-            answer.add_done_callback(partial(self._awaited, message))
-        elif isinstance(answer, Stream):
-            answer.close()
+            outcome = Response(
+                id=request.id, code="internal", message=f"the handler broke: {exc!r}"
+            )
+        if isinstance(outcome, Future):
+            outcome.add_done_callback(partial(self._awaited, message))
+        elif isinstance(outcome, Stream):
+            outcome.close()
             why = Unimplemented("redis cannot stream", reason="streaming_unsupported")
-            self._finish(message, error_response(request, why))
+            self._finish(message, answer(request, why))
         else:
-            self._finish(message, answer)
+            self._finish(message, outcome)
         self.lane.rest()
 
     def _awaited(self, message: Message, done: Future[Response]) -> None:
@@ -222,7 +223,7 @@ class Desk:
             response = done.result()
         except BaseException as exc:  # it was cancelled, with its loop
             why = Unavailable(f"the handler was ended: {exc!r}", reason="connection_lost")
-            response = error_response(request, why)
+            response = answer(request, why)
         self._finish(message, response)
 
     def _finish(self, message: Message, response: Response) -> None:
@@ -255,14 +256,13 @@ class Desk:
             return
         if len(response.body) > self._max_body:
             why = too_large("the answer", len(response.body), self._max_body, "yes")
-            response = error_response(request, why, response.served)
+            response = answer(request, why, response.served)
         try:
             element = encode_reply(response)
         except (TypeError, ValueError) as exc:
             broken = Internal(f"the answer cannot be sent: {exc}", reason="unserializable_result")
-            element = encode_reply(error_response(request, broken, response.served))
+            element = encode_reply(answer(request, broken, response.served))
         hand = message.source.hand if message.is_taken else ""
         until = time.monotonic() + max(1.0, request.timeout_ms / 1000)
         letter = Letter(message.reply, element, hand, message.number, until)
         self._outbox.add(letter, at_once=self.lane.used <= _FEW)
-

@@ -119,6 +119,19 @@ def draining(service: str) -> Unavailable:
     return Unavailable(f"{service} is draining", reason="draining")
 
 
+def answer(request: Request, why: FanError, served: str = "") -> Response:
+    """The reply that carries an error of ours."""
+    return Response(
+        id=request.id,
+        code=why.code,
+        reason=why.reason,
+        message=why.message,
+        executed=why.executed,
+        served=served,
+        gen=request.gen,
+    )
+
+
 def unroutable(request: Request, where: str) -> Response:
     """The broker's answer to a call that nobody takes."""
     version = f"@{request.want}" if request.want else ""

@@ -44,7 +44,7 @@ class RedisLedger(Ledger):
                 return
             except FanError as exc:
                 # A claim that is not settled keeps all others waiting; twice changes nothing.
-                if exc.reason != "connection_lost" or time.monotonic() >= deadline:
+                if exc.executed == "no" or time.monotonic() >= deadline:
                     raise
 
 

@@ -69,15 +69,20 @@ class Pipe:
         """Send `count` packed commands; returns at once."""
         item = Item(data, count, done)
         with self._lock:
-            self._queue.append(item)
-            if self._line.is_open:
-                if len(self._sent) + len(self._queue) <= _FEW:
-                    self._flush()
-                    return item
-                if self._is_nudged:
-                    return item
-            self._is_nudged = True
-        self._loop.soon(self._attend)
+            is_late = self._is_closed
+            if not is_late:
+                self._queue.append(item)
+                if self._line.is_open:
+                    if len(self._sent) + len(self._queue) <= _FEW:
+                        self._flush()
+                        return item
+                    if self._is_nudged:
+                        return item
+                self._is_nudged = True
+        if is_late:  # nobody else would tell: the loop may have ended
+            _tell(item, lost(self.place.url, "this transport was closed", "no"))
+        else:
+            self._loop.soon(self._attend)
         return item
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[Part], done: Done) -> None:
@@ -118,7 +123,8 @@ class Pipe:
 
     def close(self) -> None:
         """Close the connection; what is under way fails. In the loop's thread, or after it."""
-        self._is_closed = True
+        with self._lock:
+            self._is_closed = True
         self._line.close()
         self._fail_all("this transport was closed")
 

@@ -21,7 +21,7 @@ from fan.transports.redis_fields import (
 )
 from fan.transports.redis_keys import PRIVATE, Keys, Source
 from fan.transports.redis_pipe import Pipe
-from fan.transports.redis_scripts import PURGE, REQUEUE, STATE, WAITING
+from fan.transports.redis_scripts_care import PURGE, REQUEUE, STATE, WAITING
 
 #: Entries that one step looks at or throws away.
 STEP = 1000
@@ -152,15 +152,11 @@ class RedisQueues(Queues):
     def _purge_dead(self, source: Source, deadline: float) -> int:
         if not source.dead:
             return 0
-        count, _ = self._pipe.ask(
-            ("XLEN", source.dead), ("UNLINK", source.dead), deadline=deadline
-        )
+        count, _ = self._pipe.ask(("XLEN", source.dead), ("UNLINK", source.dead), deadline=deadline)
         return int(count)
 
 
-def _letter(
-    name: QueueName, number: bytes, flat: builtins.list[bytes], deliveries: int
-) -> Letter:
+def _letter(name: QueueName, number: bytes, flat: builtins.list[bytes], deliveries: int) -> Letter:
     fields = fields_of(flat)
     text = number.decode()
     began = fields.get(AT, b"")

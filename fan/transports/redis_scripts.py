@@ -21,14 +21,14 @@ class Script:
         self.digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
-_MINE = """
+MINE = """
 local function mine(id, count)
   local p = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
   return p and p[2] == ARGV[2] and p[4] == tonumber(count)
 end
 """
 
-_IS_UP = """
+IS_UP = """
 local known = {}
 local function is_up(channel)
   if known[channel] == nil then
@@ -38,14 +38,14 @@ local function is_up(channel)
 end
 """
 
-_NOW = """
+NOW = """
 local function now()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 """
 
-_LESS = """
+LESS = """
 local function less(a, b)
   local am, as = string.match(a, '(%d+)-(%d+)')
   local bm, bs = string.match(b, '(%d+)-(%d+)')
@@ -54,7 +54,7 @@ local function less(a, b)
 end
 """
 
-_GROUPS = """
+GROUPS = """
 local function groups()
   local out, found = {}, redis.pcall('XINFO', 'GROUPS', KEYS[1])
   if found.err then return out end
@@ -88,7 +88,7 @@ return out
 #: KEYS stream; ARGV group, consumer, 1 to delete, then id and deliveries of each. Acknowledge what
 #: is mine: how many were.
 ACK = Script(
-    _MINE,
+    MINE,
     """
 local out = 0
 for i = 4, #ARGV, 2 do
@@ -105,8 +105,8 @@ return out
 #: KEYS stream, later; ARGV group, consumer, id, deliveries, delay in ms, the deliveries to be kept,
 #: owner of what waits. Have what is mine delivered again after the delay.
 AGAIN = Script(
-    _MINE,
-    _NOW,
+    MINE,
+    NOW,
     """
 if not mine(ARGV[3], ARGV[4]) then return 0 end
 redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[7], 0, ARGV[3], 'RETRYCOUNT', ARGV[6], 'JUSTID')
@@ -118,7 +118,7 @@ return 1
 #: KEYS stream, dead; ARGV group, consumer, id, deliveries, 1 to delete, then the fields of the dead
 #: letter. Put what is mine with the dead letters.
 BURY = Script(
-    _MINE,
+    MINE,
     """
 if not mine(ARGV[3], ARGV[4]) then return 0 end
 redis.call('XADD', KEYS[2], '*', unpack(ARGV, 6))
@@ -131,7 +131,7 @@ return 1
 #: KEYS stream; ARGV group, consumer, then id and deliveries of each. Show a sign of life for what
 #: is mine.
 RENEW = Script(
-    _MINE,
+    MINE,
     """
 for i = 3, #ARGV, 2 do
   if mine(ARGV[i], ARGV[i + 1]) then
@@ -148,8 +148,8 @@ return 1
 #: life. Returns [id, fields, deliveries] of each, the consumers seen dead, and ms until the next is
 #: due (-1: none).
 CLAIM = Script(
-    _IS_UP,
-    _NOW,
+    IS_UP,
+    NOW,
     """
 local key, group, me, most = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[4])
 local out, dead, was_dead = {}, {}, {}
@@ -220,7 +220,7 @@ return out
 #: KEYS stream, hand; ARGV group, prefix of channels, channel of those who take, ids. How each call
 #: stands: held, waits, alone (nobody takes it), dead (who has it is gone), gone.
 WHERE = Script(
-    _IS_UP,
+    IS_UP,
     """
 local out = {}
 for i = 4, #ARGV do
@@ -253,8 +253,8 @@ return redis.call('XDEL', KEYS[1], ARGV[2])
 #: KEYS stream; ARGV group, channel of those who take. Where nobody takes any more: the fields of
 #: calls that wait, which are taken away, and the end of the stream once it is empty.
 LEAVE = Script(
-    _IS_UP,
-    _GROUPS,
+    IS_UP,
+    GROUPS,
     """
 local out = {}
 if is_up(ARGV[2]) then return out end
@@ -289,9 +289,9 @@ return #groups
 #: dead before. Drop what every group has acknowledged, and private groups whose consumer is dead;
 #: returns those seen dead.
 TRIM = Script(
-    _IS_UP,
-    _LESS,
-    _GROUPS,
+    IS_UP,
+    LESS,
+    GROUPS,
     """
 local lowest, dead, was_dead, count = nil, {}, {}, 0
 for i = 3, #ARGV do was_dead[ARGV[i]] = true end
@@ -322,7 +322,7 @@ return dead
 
 #: KEYS topic, later; ARGV group. End a group; the topic ends with its last.
 DESTROY = Script(
-    _GROUPS,
+    GROUPS,
     """
 redis.pcall('XGROUP', 'DESTROY', KEYS[1], ARGV[1])
 redis.call('DEL', KEYS[2])
@@ -330,102 +330,6 @@ if #groups() == 0 then redis.call('DEL', KEYS[1]) end
 return 1
 """,
 )
-
-#: KEYS stream, later, hand, dead; ARGV group, channel of those who take, 1 where one group alone
-#: reads the stream. Exists, ready, in hand, dead letters, consumers, id of the first that waits.
-STATE = Script(
-    _LESS,
-    _GROUPS,
-    """
-local row = group_of(ARGV[1])
-local kept = KEYS[4] ~= '' and redis.call('EXISTS', KEYS[4]) == 1
-local exists = (redis.call('EXISTS', KEYS[1]) == 1 and (row or ARGV[3] == '1')) or kept
-if not exists then return {0} end
-local later, pending, last = redis.call('ZCARD', KEYS[2]), 0, '0-0'
-if row then pending, last = row['pending'], row['last-delivered-id'] end
-local ready
-if ARGV[3] == '1' then
-  ready = redis.call('XLEN', KEYS[1]) - pending
-elseif not row then
-  ready = 0
-elseif type(row['lag']) == 'number' then
-  ready = row['lag']
-else
-  ready = #redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 10000)
-end
-local first = redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 1)[1]
-first = first and first[1] or ''
-local again = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
-if again and (first == '' or less(again, first)) then first = again end
-local held = KEYS[3] ~= '' and redis.call('HLEN', KEYS[3]) or 0
-return {
-  1, ready + later, pending - later + held, kept and redis.call('XLEN', KEYS[4]) or 0,
-  redis.call('PUBSUB', 'NUMSUB', ARGV[2])[2], first,
-}
-""",
-)
-
-#: KEYS stream, later; ARGV group, how many at most. Entries that wait, those that are due again
-#: first: [id, fields, deliveries].
-WAITING = Script(
-    _GROUPS,
-    """
-local out, row, most = {}, group_of(ARGV[1]), tonumber(ARGV[2])
-for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, most - 1)) do
-  local e = redis.call('XRANGE', KEYS[1], id, id)[1]
-  local p = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
-  if e and p then out[#out + 1] = {e[1], e[2], p[4]} end
-end
-local last = row and row['last-delivered-id'] or '0-0'
-if #out < most and redis.call('EXISTS', KEYS[1]) == 1 then
-  for _, e in ipairs(redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', most - #out)) do
-    out[#out + 1] = {e[1], e[2], 0}
-  end
-end
-return out
-""",
-)
-
-#: KEYS stream, later; ARGV group, 1 to delete, how many at most. Throw away what waits: how many.
-PURGE = Script(
-    _GROUPS,
-    """
-local out, row, most = 0, group_of(ARGV[1]), tonumber(ARGV[3])
-for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, most - 1)) do
-  redis.call('ZREM', KEYS[2], id)
-  out = out + redis.call('XACK', KEYS[1], ARGV[1], id)
-  if ARGV[2] == '1' then redis.call('XDEL', KEYS[1], id) end
-end
-if out == 0 and redis.call('EXISTS', KEYS[1]) == 1 then
-  local last = row and row['last-delivered-id'] or '0-0'
-  for _, e in ipairs(redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', most)) do
-    if ARGV[2] == '1' then
-      redis.call('XDEL', KEYS[1], e[1])
-    else
-      redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], e[1])
-    end
-    out = out + 1
-  end
-end
-return out
-""",
-)
-
-#: KEYS dead, stream; ARGV number, then names of the fields that a dead letter has more than the
-#: message, then "", then fields to be added. Put one dead letter back: 1 where it was there.
-REQUEUE = Script("""
-local e = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
-if not e then return 0 end
-local less, out, i = {}, {}, 2
-while ARGV[i] ~= '' do less[ARGV[i]] = true; i = i + 1 end
-for n = 1, #e[2], 2 do
-  if not less[e[2][n]] then out[#out + 1] = e[2][n]; out[#out + 1] = e[2][n + 1] end
-end
-for n = i + 1, #ARGV do out[#out + 1] = ARGV[n] end
-if #out > 0 then redis.call('XADD', KEYS[2], '*', unpack(out)) end
-redis.call('XDEL', KEYS[1], ARGV[1])
-return 1
-""")
 
 #: KEYS once; ARGV claim, answer ("" for none), ttl in ms. Turn my claim into an answer, or end it.
 SETTLE = Script("""

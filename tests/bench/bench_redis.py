@@ -169,9 +169,7 @@ def measure(url: str) -> dict[str, float]:
         got["app 1"].append(latency(through_apps, CALLS))
         got["bare 16"].append(throughput(new_client, CALLS))
         got["ours 16"].append(throughput(lambda: ours, CALLS))
-        got["ours 64"].append(
-            tasks_throughput(lambda: transport.submit(address, request()), CALLS)
-        )
+        got["ours 64"].append(tasks_throughput(lambda: transport.submit(address, request()), CALLS))
         got["app 16"].append(throughput(lambda: through_apps, CALLS))
         while clients:
             clients.pop().close()

@@ -29,7 +29,6 @@ def streaming() -> list[str]:
     ]
 
 
-
 class OnRedis(Harness):
     """A world has one database of the run's server, empty at first."""
 

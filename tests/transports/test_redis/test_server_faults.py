@@ -191,9 +191,7 @@ def test_a_reply_that_redis_has_no_memory_for_comes_when_it_has(
     assert held.result(4 * BOUND) == "held"
 
 
-def test_a_redis_that_evicts_loses_queues_and_calls_go_on(
-    new_redis: Make, make_apps: Any
-) -> None:
+def test_a_redis_that_evicts_loses_queues_and_calls_go_on(new_redis: Make, make_apps: Any) -> None:
     server = new_redis(conf={"maxmemory-policy": "allkeys-random"})
     apps = make_apps(server.url)
     apps.serve(probe())

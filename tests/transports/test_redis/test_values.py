@@ -36,8 +36,8 @@ def sent(request: Request) -> list[bytes]:
     st.builds(
         Request,
         id=TEXT, service=TEXT, method=TEXT, timeout_ms=NUMBER,
-        kind=st.sampled_from(["call", "push"]), key=TEXT, want=TEXT, gen=NUMBER,
-        deadline_ms=st.none() | NUMBER, ttl_ms=st.none() | NUMBER,
+        kind=st.sampled_from(["call", "push"]), key=TEXT,
+        want=TEXT, gen=NUMBER, deadline_ms=st.none() | NUMBER, ttl_ms=st.none() | NUMBER,
         topic=TEXT, traceparent=TEXT, baggage=st.dictionaries(TEXT.filter(bool), TEXT, max_size=3),
         headers=st.dictionaries(TEXT, TEXT, max_size=3), caller=TEXT, principal=TEXT,
         attempt=NUMBER, hops=NUMBER, content_type=TEXT, body=st.binary(max_size=50),

@@ -63,7 +63,11 @@ class Intake:
             if handler is None:
                 return
             held = {one.instance_id for one in self._app.lifecycle.waiting}
-            services = [one for one in self._app.services if one.instance_id not in held]
+            services = [
+                one
+                for one in self._app.services
+                if one.instance_id not in held and not self._is_held_off(one)
+            ]
             served = [self._served(one) for one in services]
             for listener in self._listeners:
                 listener.update(served)
@@ -107,6 +111,13 @@ class Intake:
             frozenset(m.name for m in one.table.values() if m.is_idempotent),
             self._is_routed(one),
         )
+
+    def _is_held_off(self, one: Hosted) -> bool:
+        """Whether an operator takes its calls away: it must not fetch any either."""
+        try:
+            return one.instance_id in self._app.discovery.service(one.name).overrides
+        except FanError:
+            return False  # no registry says so
 
     def _is_routed(self, one: Hosted) -> bool:
         try:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from fan.errors import FanError
-from fan.transports.amqp_failures import Refused, refused
+from fan.transports.amqp_failures import NOT_FOUND, Refused, refused
 from fan.transports.amqp_link import DELAY, MAX_DELAY, Link, Part
 from fan.transports.amqp_loop import guarded
 from fan.transports.amqp_names import Spec
@@ -103,9 +103,7 @@ class Consumer(Part):
             return
         exc = made.exception()
         if exc is not None:
-            if isinstance(exc, Refused):
-                exc = refused(self.link.url, f"to make {self.queue}", exc)
-            self._tell(exc)
+            self._explain(exc)
             self._delay = max(self._delay, DELAY)
             channel.close()  # and once more, after a while
             return
@@ -116,6 +114,15 @@ class Consumer(Part):
             guarded(self._delivered),
             callback=guarded(lambda _: self._consuming(channel)),
         )
+
+    def _explain(self, exc: BaseException) -> None:
+        """Tell why the queue cannot be made, unless it was only left by its last consumer in that
+        moment, and gone with it."""
+        if isinstance(exc, Refused):
+            if exc.code == NOT_FOUND:
+                return
+            exc = refused(self.link.url, f"to make {self.queue}", exc)
+        self._tell(exc)
 
     def _consuming(self, channel: Any) -> None:
         if channel is not self._opening:

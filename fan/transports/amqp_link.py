@@ -7,6 +7,7 @@ a channel of its own, so that an error, which closes its channel, harms nobody e
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -15,11 +16,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from pika import SelectConnection
-
 from fan.errors import FanError
 from fan.transports.amqp_failures import closed, connecting, lost
-from fan.transports.amqp_loop import Loop, cancel_timer, guarded, report
+from fan.transports.amqp_loop import Connection, Loop, cancel_timer, guarded, report
 from fan.transports.amqp_place import Place
 
 #: Seconds until the next try, doubled each time, at most so many.
@@ -50,6 +49,8 @@ class Link:
         self._is_over = False
         self._delay = 0.0
         self._retry: Any = None
+        # What pika tells as errors is told by ours; a program without a log shows it to nobody.
+        logging.getLogger("pika").addHandler(_QUIET)
         _LINKS.add(self)
 
     def __repr__(self) -> str:
@@ -160,12 +161,13 @@ class Link:
         self._forget_retry()
         self.state = "connecting"
         try:
-            self.connection = SelectConnection(
+            assert self._loop is not None
+            self.connection = Connection(
+                self._loop,
                 self.place.parameters(),
                 on_open_callback=guarded(self._opened),
                 on_open_error_callback=guarded(self._failed),
                 on_close_callback=guarded(self._closed),
-                custom_ioloop=self._loop,
             )
         except Exception as exc:
             self._failed(None, exc)
@@ -234,11 +236,10 @@ class Link:
         if connection is None or self._loop is None:
             self._stop()
             return
-        self._loop.call_later(FAREWELL, guarded(self._stop))
-        try:
+        self._loop.call_later(FAREWELL, guarded(connection.drop))
+        self._loop.call_later(1.5 * FAREWELL, guarded(self._stop))
+        with suppress(Exception):  # it may be on its way down already
             connection.close()
-        except Exception:  # it is on its way down already
-            self._stop()
 
     def _stop(self) -> None:
         if self._loop is not None:
@@ -312,6 +313,7 @@ class Part:
         """Send what waited for the channel."""
 
 
+_QUIET = logging.NullHandler()
 _LINKS: weakref.WeakSet[Link] = weakref.WeakSet()
 #: Links of a parent: kept, because nobody may close their sockets any more.
 _INHERITED: list[Link] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -43,23 +44,29 @@ class QueueListener(Listener):
         return f"<QueueListener {self.address.url} {state}, {len(self._taps)} queues>"
 
     def update(self, served: Sequence[Served]) -> None:
-        """Raises what keeps a queue from being consumed, but for a broker that is away now."""
+        """Raises what keeps a queue from being consumed; it is tried again nonetheless."""
         with self._lock:
             if self._is_draining:
                 return
             wanted = dict(self._wanted(served))
-            for key in self._taps.keys() - wanted.keys():
-                tap = self._taps.pop(key)
-                self._leaving.append(tap)
-                self._broker.link.do(tap.drain)
+            old = [self._taps.pop(key) for key in self._taps.keys() - wanted.keys()]
+            self._leaving = [tap for tap in self._leaving if not tap.finished.done()] + old
             new = []
             for key in wanted.keys() - self._taps.keys():
                 tap = self._taps[key] = wanted[key]()
                 new.append(tap)
                 self._broker.link.do(tap.open)
         deadline = time.monotonic() + PATIENCE
-        for tap in new:
-            wait_for(tap.opened, deadline, self._broker.link)
+        try:
+            for tap in new:  # before the others go: a queue does not lose its last consumer
+                wait_for(tap.opened, deadline, self._broker.link)
+        finally:
+            for tap in old:
+                self._broker.link.do(tap.drain)
+                tap.finished.add_done_callback(partial(self._left, tap))
+
+    def _left(self, tap: Tap, finished: Future[None]) -> None:
+        self._broker.link.do(tap.close)
 
     def _wanted(
         self, served: Iterable[Served]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -51,7 +52,8 @@ class Subscribed(RedisListener):
     def close(self, timeout: float = 5.0) -> None:
         was_closed = self._is_closed
         super().close(timeout)
-        if self._source.is_private and not was_closed:
+        is_ours = self._hub.loop.pid == os.getpid()  # not a forked child's copy
+        if self._source.is_private and is_ours and not was_closed:
             keys = (self._source.stream, self._source.later)
             until = time.monotonic() + FAREWELL
             with suppress(FanError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ end || N <- lists:seq({}, {})], ok.
 
 
 @pytest.fixture(scope="session")
-def new_vhost(rabbitmq_server: Any) -> Iterator[Callable[[], str]]:
+def new_vhost(rabbitmq_server: Any) -> Callable[[], str]:
     """The URL of a virtual host that nobody else has."""
     made = used = 0
 
@@ -34,7 +34,7 @@ def new_vhost(rabbitmq_server: Any) -> Iterator[Callable[[], str]]:
         used += 1
         return f"{rabbitmq_server.url}w-{used}"
 
-    yield new
+    return new
 
 
 @pytest.fixture(scope="session")

@@ -99,9 +99,15 @@ class Fleet:
     def start(self, n: int = 1) -> None:
         """Start workers, and do not wait until they serve."""
         for _ in range(n):
-            self.workers.append(
-                Worker(str(self._journal), self.bind, self.service, json.dumps(self._settings))
-            )
+            self.one(self.service)
+
+    def one(self, service: str, version: str = "1.0.0") -> Worker:
+        """Start a worker of a service and version, and do not wait until it serves."""
+        worker = Worker(
+            str(self._journal), self.bind, service, version, json.dumps(self._settings)
+        )
+        self.workers.append(worker)
+        return worker
 
     def wait_ready(self) -> None:
         """Wait until all that run serve; once for each."""
@@ -136,10 +142,11 @@ class Fleet:
 
         until(is_idle, "an empty queue")
 
-    def stop(self) -> None:
-        """Let all workers stop by themselves."""
-        while self.workers:
-            self.workers.pop().stop()
+    def stop(self, *workers: Worker) -> None:
+        """Let these workers stop by themselves, one after the other; by default all."""
+        for worker in workers or [*self.workers]:
+            self.workers.remove(worker)
+            worker.stop()
 
     def close(self) -> None:
         """Kill what still runs."""

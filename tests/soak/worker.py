@@ -1,6 +1,6 @@
 """A worker process of the long runs, which may be killed or frozen at any moment.
 
-    python worker.py JOURNAL BIND SERVICE SETTINGS
+    python worker.py JOURNAL BIND SERVICE VERSION SETTINGS
 
 It serves until its standard input ends, and says `ready` when it does. Every run of a handler is a
 line in the file JOURNAL, written in one piece before the handler does anything else: what was
@@ -24,8 +24,6 @@ _WORK = 0.01
 class Soaked(fan.Service):
     """What the long runs call and push to."""
 
-    version = "1.0.0"
-
     def __init__(self, journal: str) -> None:
         super().__init__()
         self._journal = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -47,6 +45,15 @@ class Soaked(fan.Service):
         self._write("ask", tag)
         return tag
 
+    @fan.rpc
+    def versions(self, others: list[str]) -> list[str]:
+        """The version of this one, and of those that it finds down a chain of services."""
+        context = fan.current()
+        if not others or context is None:
+            return [self.version]
+        below = context.find_app().call(f"{others[0]}.versions", others[1:])
+        return [self.version, *below]
+
     def _run(self, method: str, tag: str) -> None:
         self._write(method, tag)
         threading.Event().wait(random.uniform(0, _WORK))
@@ -57,9 +64,9 @@ class Soaked(fan.Service):
         os.write(self._journal, f"{method} {tag} {attempt}\n".encode())
 
 
-def main(journal: str, bind: str, name: str, settings: str) -> None:
+def main(journal: str, bind: str, name: str, version: str, settings: str) -> None:
     """Serve until standard input ends."""
-    service = type("Soaked", (Soaked,), {"name": name})(journal)
+    service = type("Soaked", (Soaked,), {"name": name, "version": version})(journal)
     app = fan.App(service, settings=fan.Settings(**json.loads(settings)))
     app.start((bind,))
     sys.stdout.write("ready\n")

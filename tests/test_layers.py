@@ -410,8 +410,8 @@ EVERYWHERE = {"msgspec"}
 #: Parts of the standard library that are drivers here.
 OWNED = {"sqlite3"}
 #: Drivers that more than one family may use: a module of the standard library, for those who keep
-#: something in a file.
-SHARED = {"sqlite3": {"sqlite", "database"}}
+#: something in a file, and the reader of a format that the library and the program both take.
+SHARED = {"sqlite3": {"sqlite", "database"}, "yaml": {"foreign", "fancli"}}
 #: Modules that may import by a name that is data, which no table of imports can see.
 BY_NAME = {"fan", "fan.loader", "fan.plugins", "fancli.group"}
 

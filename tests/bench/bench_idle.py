@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -139,7 +138,8 @@ def run() -> list[dict[str, Any]]:
         time.sleep(SECONDS)
         for scheme, pid in pids.items():
             share = 100 * (cpu_seconds(pid) - before[scheme]) / SECONDS
-            rows.append(most(f"{scheme}, share of a core of an idle service", share, LIMIT_PERCENT, "%"))
+            name = f"{scheme}, share of a core of an idle service"
+            rows.append(most(name, share, LIMIT_PERCENT, "%"))
     return rows
 
 

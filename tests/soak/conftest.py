@@ -14,12 +14,21 @@ import pytest
 from tests.soak.fleet import Fleet
 
 
+class Chance(random.Random):
+    """Chance whose seed a failed test shows."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self._seed = seed
+
+    def __repr__(self) -> str:
+        return f"Chance({self._seed})"
+
+
 @pytest.fixture
 def chance() -> random.Random:
-    """Chance of a seed that a failure shows."""
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
-    return random.Random(seed)
+    """What is random in a run."""
+    return Chance(random.randrange(1 << 32))
 
 
 @pytest.fixture

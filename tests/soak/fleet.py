@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import random
 import signal
@@ -194,7 +193,8 @@ class Load:
         """What holds whatever happened: answers belong to their questions, no call ran twice, none
         ran of which its caller was told that it did not, and no push is lost."""
         assert [pair for pair in self.answers if pair[0] != pair[1]] == []
-        assert {failure.code for _, failure in self.failures} <= {"unavailable", "deadline_exceeded"}
+        codes = {failure.code for _, failure in self.failures}
+        assert codes <= {"unavailable", "deadline_exceeded"}
         until(lambda: set(self.confirmed) <= set(self._fleet.look()["take"]), "every push is run")
         runs = self._fleet.look()
         assert {tag for tag, _ in self.answers} <= set(runs["ask"])

@@ -26,7 +26,7 @@ class Program:
         self._variables = variables
 
     def __enter__(self) -> Self:
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(
             self._command, env={**os.environ, **self._variables}, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
@@ -69,7 +69,7 @@ class Program:
         try:
             return float(line)
         except ValueError:
-            raise Failed(self._complaint("it ended" if not line else line)) from None
+            raise Failed(self._complaint(line or "it ended")) from None
 
     def _next(self, timeout: float) -> str:
         try:

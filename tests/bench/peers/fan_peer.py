@@ -1,5 +1,5 @@
-"""fan itself: `WHAT SCHEME URL FOLDER`. The URL is that of the broker, where the scheme has one; the
-folder has the registry. `call-async` calls from tasks."""
+"""fan itself: `WHAT SCHEME URL FOLDER`. The URL is that of the broker, where the scheme has one;
+the folder has the registry. `call-async` calls from tasks."""
 
 from __future__ import annotations
 

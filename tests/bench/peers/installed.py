@@ -8,13 +8,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).parent
 #: Seconds for one installation.
 TIMEOUT = 600
+_VERSIONS = """
+import sys
+from importlib.metadata import version
+print(*(f"{name} {version(name)}" for name in sys.argv[1:]), sep=", ")
+"""
 
 
 class Missing(Exception):
@@ -27,7 +32,7 @@ class Peer(NamedTuple):
     command: list[str]
     #: `nameko 2.14.1, kombu 5.7.0`.
     versions: str
-    variables: dict[str, str] = {}
+    variables: Mapping[str, str]
 
 
 def install_python(folder: str, program: str, *packages: str) -> Peer:
@@ -37,8 +42,7 @@ def install_python(folder: str, program: str, *packages: str) -> Peer:
     python = os.path.join(where, "bin", "python")
     _run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages)
     names = [package.partition("[")[0] for package in packages]
-    ask = "import sys, importlib.metadata as m; print(*(f'{n} {m.version(n)}' for n in sys.argv[1:]), sep=', ')"
-    versions = _run(python, "-c", ask, *names).strip()
+    versions = _run(python, "-c", _VERSIONS, *names).strip()
     return Peer([python, "-P", str(HERE / program)], versions, {"PYTHONPATH": str(HERE)})
 
 

@@ -13,11 +13,11 @@ if sys.argv[1] == "serve":
 
     eventlet.monkey_patch()
 
-from contextlib import ExitStack
+from contextlib import ExitStack  # noqa: E402
 
-from calling import answer_with_threads, say
-from nameko.rpc import rpc
-from nameko.standalone.rpc import ServiceRpcProxy
+from calling import answer_with_threads, say  # noqa: E402
+from nameko.rpc import rpc  # noqa: E402
+from nameko.standalone.rpc import ServiceRpcProxy  # noqa: E402
 
 
 class Echo:

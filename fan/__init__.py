@@ -125,38 +125,55 @@ if TYPE_CHECKING:
     from fan.errors import (
         Aborted as Aborted,
     )
+    from fan.errors import (
         AlreadyExists as AlreadyExists,
     )
+    from fan.errors import (
         Cancelled as Cancelled,
     )
+    from fan.errors import (
         DataLoss as DataLoss,
     )
+    from fan.errors import (
         DeadlineExceeded as DeadlineExceeded,
     )
+    from fan.errors import (
         FailedPrecondition as FailedPrecondition,
     )
+    from fan.errors import (
         FanError as FanError,
     )
+    from fan.errors import (
         Internal as Internal,
     )
+    from fan.errors import (
         InvalidArgument as InvalidArgument,
     )
+    from fan.errors import (
         NotFound as NotFound,
     )
+    from fan.errors import (
         OutOfRange as OutOfRange,
     )
+    from fan.errors import (
         PermissionDenied as PermissionDenied,
     )
+    from fan.errors import (
         RemoteError as RemoteError,
     )
+    from fan.errors import (
         ResourceExhausted as ResourceExhausted,
     )
+    from fan.errors import (
         Unauthenticated as Unauthenticated,
     )
+    from fan.errors import (
         Unavailable as Unavailable,
     )
+    from fan.errors import (
         Unimplemented as Unimplemented,
     )
+    from fan.errors import (
         Unknown as Unknown,
     )
     from fan.executor import Executor as Executor

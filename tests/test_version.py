@@ -21,13 +21,13 @@ from fan import (
     Write,
 )
 from fan.stores.base import RETENTION, Change, Plan, Store
-from tests.configs import PATIENCE, STORES, another
+from tests.configs import PATIENCE, STORES, another, make_store
 from tests.versions import World
 
 
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, private: Path) -> Iterator[Store]:
-    with STORES[request.param](private) as store:
+    with make_store(request, private) as store:
         yield store
 
 

@@ -17,7 +17,7 @@ from fan.stores.base import Store
 from fan.stores.memory import MemoryStore
 from fan.version_confirm import Roll, services_of
 from fan.version_undo import entry_of
-from tests.configs import PATIENCE, STORES, another
+from tests.configs import PATIENCE, STORES, another, make_store
 from tests.versions import World
 
 #: For those of whom the test knows that they never come.
@@ -30,7 +30,7 @@ class Limits(msgspec.Struct):
 
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, private: Path) -> Iterator[Store]:
-    with STORES[request.param](private) as store:
+    with make_store(request, private) as store:
         yield store
 
 

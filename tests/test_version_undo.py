@@ -10,13 +10,13 @@ import pytest
 
 from fan import Aborted, Configs, FailedPrecondition, NotFound, Write
 from fan.stores.base import Change, Plan, Store
-from tests.configs import STORES
+from tests.configs import STORES, make_store
 from tests.versions import World
 
 
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, private: Path) -> Iterator[Store]:
-    with STORES[request.param](private) as store:
+    with make_store(request, private) as store:
         yield store
 
 

@@ -37,6 +37,7 @@ PUBLIC = {
     "FanError",
     "Finding",
     "Foreign",
+    "HttpForm",
     "Instance",
     "Interface",
     "Internal",

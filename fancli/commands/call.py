@@ -175,6 +175,7 @@ class Show:
                 "instance": last.instance or None,
                 "gen": last.gen or None,
                 "items": count,
+                **self._out.marks,
             }
             self._write(to_json(end) + b"\n")
 
@@ -193,6 +194,7 @@ class Show:
             "trace_id": result.trace_id,
             "attempts": result.attempts,
             "timing_ms": times(result.timing_ms),
+            **self._out.marks,
         }
 
     def _meta(self, result: Result) -> None:

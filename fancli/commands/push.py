@@ -63,6 +63,7 @@ def push(common: Common, *, ttl: float | None, dry_run: bool, **request: Any) ->
             "trace_id": result.trace_id,
             "attempts": result.attempts,
             "timing_ms": times(result.timing_ms),
+            **common.out.marks,
         }
         common.out.json(to_json(accepted))
     return Exit.OK

@@ -102,7 +102,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """mypy --strict on both packages; the public contracts need pytest's types."""
     install(session, "test")
-    session.install("mypy>=1.11")
+    session.install("mypy>=1.11", "types-pyyaml>=6")
     session.run("mypy")
 
 

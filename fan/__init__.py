@@ -25,6 +25,7 @@ _HOME = {
     "ConfigEntry": "config_history",
     "ConfigEvent": "config_history",
     "ConfigWatch": "config_watch",
+    "Confirm": "version_confirm",
     "Consumer": "model",
     "Context": "context",
     "DataLoss": "errors",
@@ -33,6 +34,7 @@ _HOME = {
     "Executor": "executor",
     "FailedPrecondition": "errors",
     "FanError": "errors",
+    "Generation": "version_history",
     "Finding": "checks",
     "Foreign": "tools.foreign",
     "HttpForm": "model",
@@ -50,10 +52,16 @@ _HOME = {
     "Leftover": "operations",
     "Letter": "model",
     "Override": "model",
+    "Load": "tools.load",
+    "LoadPlan": "tools.load",
+    "LoadReport": "tools.load",
     "Param": "model",
     "PermissionDenied": "errors",
+    "Profile": "profiles",
+    "Profiles": "profiles",
     "Queue": "model",
     "QueueName": "model",
+    "Recorded": "tools.replay",
     "RemoteError": "errors",
     "Request": "message",
     "ResourceExhausted": "errors",
@@ -71,10 +79,15 @@ _HOME = {
     "Unavailable": "errors",
     "Unimplemented": "errors",
     "Unknown": "errors",
+    "Status": "version_state",
+    "Switched": "version_flow",
+    "Tally": "version_confirm",
+    "Versions": "version",
     "Write": "writing",
     "Written": "writing",
     "current": "context",
     "decode_result": "codec",
+    "load_profiles": "profiles",
     "load_routes": "loader",
     "load_services": "loader",
     "load_settings": "settings",
@@ -188,6 +201,9 @@ if TYPE_CHECKING:
     from fan.model import ServiceInfo as ServiceInfo
     from fan.operations import Leftover as Leftover
     from fan.operations import Operations as Operations
+    from fan.profiles import Profile as Profile
+    from fan.profiles import Profiles as Profiles
+    from fan.profiles import load_profiles as load_profiles
     from fan.routes import Config as Config
     from fan.routes import Routes as Routes
     from fan.routing import parse_target as parse_target
@@ -203,9 +219,19 @@ if TYPE_CHECKING:
     from fan.tools.foreign import Foreign as Foreign
     from fan.tools.foreign import read_services as read_services
     from fan.tools.legacy import read_legacy as read_legacy
+    from fan.tools.load import Load as Load
+    from fan.tools.load import LoadPlan as LoadPlan
+    from fan.tools.load import LoadReport as LoadReport
     from fan.tools.openapi import read_openapi as read_openapi
+    from fan.tools.replay import Recorded as Recorded
     from fan.tools.servers import Servers as Servers
     from fan.tools.servers import ServerStatus as ServerStatus
+    from fan.version import Versions as Versions
+    from fan.version_confirm import Confirm as Confirm
+    from fan.version_confirm import Tally as Tally
+    from fan.version_flow import Switched as Switched
+    from fan.version_history import Generation as Generation
+    from fan.version_state import Status as Status
     from fan.writing import Write as Write
     from fan.writing import Written as Written
 

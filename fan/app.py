@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from fan.middleware.metrics import Metrics
     from fan.operations import Operations
     from fan.tracers.base import Tracer
+    from fan.version import Versions
 
 
 class App:
@@ -244,6 +245,13 @@ class App:
             return self._config
 
     @property
+    def versions(self) -> Versions:
+        """Which versions take calls: `app.versions.switch({"shop": "2"})`, `.rollback()`."""
+        from fan.version import Versions
+
+        return Versions(lambda: self.store, timeout=self.settings.timeout)
+
+    @property
     def operations(self) -> Operations:
         """What an operator does: `app.operations.override(...)`, `lift`, `deregister`, ..."""
         from fan.operations import Operations
@@ -279,7 +287,7 @@ class App:
             return found
         with self._lock:
             if name not in self._transports:
-                created = plugins.transport_class(name)(self.settings)  # type: ignore[call-arg]
+                created = plugins.transport_class(name)(self.settings.resolving())  # type: ignore[call-arg]
                 if name == "local":
                     created.serve("", self.dispatcher)
                 self._transports[name] = created

@@ -114,7 +114,7 @@ class Discovery(Registrar):
     @property
     def gen(self) -> int:
         """The generation of all that is in use, 0 where nothing is kept."""
-        return self._mirror.state.gen
+        return self._mirror.gen
 
     def as_of(self, info: ServiceInfo, gen: int, deadline: float) -> ServiceInfo:
         """A service with the route that it had in generation `gen`, for a call that is pinned to

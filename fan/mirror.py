@@ -68,6 +68,8 @@ class Mirror:
         """`on_loss` decides what happens where the registry gave us up and what it has now is
         refused: "stale" goes on with the last good state, "fail" fails what uses it."""
         self.state = State()
+        #: The generation of the state, for those who ask at every call.
+        self.gen = 0
         self.witness: Witness | None = None
         self._open = open
         self._timeout = timeout
@@ -175,7 +177,7 @@ class Mirror:
             if self.witness is not None:
                 self.witness.refused(after.gen, exc)
             return False
-        self.state = after
+        self.state, self.gen = after, after.gen
         if after.objects != before.objects:
             for listener in list(self._listeners):
                 listener(after)

@@ -44,6 +44,10 @@ class Table(msgspec.Struct, frozen=True):
     methods: dict[str, MethodInfo] = {}
     #: By the transport asked for; the empty one is the caller's own preference.
     choices: dict[str, tuple[Choice, ...]] = {}
+    #: Whether its calls go to another service.
+    is_replaced: bool = False
+    #: Whether it or the registry says how it is called (`policies`).
+    has_policy: bool = False
     #: The services whose calls it takes in their place, and the version that those ask for.
     replaces: tuple[str, ...] = ()
     want: str = ""
@@ -73,10 +77,19 @@ class Picker:
     def look(self, service: str, deadline: float, gen: int = 0) -> Table:
         """What is known of a service now, or with the route that it had in generation `gen`; where
         it is replaced, of the service that takes its calls. Raises NotFound (no_such_service)."""
-        table = self._look(service, deadline, gen)
-        if table.info.route is None or not table.info.route.replaced_by:
-            return table
-        return self._replacement(table, deadline, gen)
+        info = self._discovery.service(service, deadline)
+        table = self._tables.get(service)
+        # The way of nearly every call, in as few steps as it takes.
+        if (
+            table is None
+            or table.info is not info
+            or table.is_replaced
+            or (gen and not info.routed_at <= gen <= self._discovery.gen)
+        ):
+            table = self._look(service, deadline, gen)
+            if table.is_replaced:
+                return self._replacement(table, deadline, gen)
+        return table
 
     def _look(self, service: str, deadline: float, gen: int) -> Table:
         info = self._discovery.service(service, deadline)
@@ -203,11 +216,16 @@ class Picker:
         methods = {m.name: m for m in interface.methods} if interface is not None else {}
         route = info.route
         routed = [v for v, weight in route.versions.items() if weight > 0] if route else []
-        sharding = _sharding(info)
         is_plain = interface is None or not interface.is_foreign
-        if len(routed) != 1 or (route is not None and route.overrides) or not is_plain:
-            return Table(info, methods=methods, sharding=sharding)
-        return Table(info, routed[0], methods, sharding=sharding)
+        is_one = len(routed) == 1 and route is not None and not route.overrides
+        return Table(
+            info,
+            routed[0] if is_one and is_plain else "",
+            methods,
+            is_replaced=route is not None and bool(route.replaced_by),
+            has_policy=bool(info.policy or (interface is not None and interface.policy)),
+            sharding=_sharding(info),
+        )
 
     def _choices(self, table: Table, options: Options) -> tuple[Choice, ...]:
         """Every instance of the routed version that can be reached the way that is asked for."""

@@ -16,6 +16,7 @@ import msgspec
 
 from fan.errors import InvalidArgument, Unimplemented
 from fan.model import ALIASES as ALIASES
+from fan.model import QUEUES as QUEUES
 from fan.settings import (
     Settings,
     default_cache_dir,
@@ -39,6 +40,9 @@ TRANSPORTS = {
     "local": "fan.transports.local:LocalTransport",
     "ipc": "fan.transports.ipc:IpcTransport",
     "http": "fan.transports.http:HttpTransport",
+    "amqp": "fan.transports.amqp:AmqpTransport",
+    "redis": "fan.transports.redis:RedisTransport",
+    "database": "fan.transports.database:DatabaseTransport",
 }
 STORES = {
     "memory": "fan.stores.memory:MemoryStore",

@@ -64,13 +64,14 @@ class Policies:
         """Raises InvalidArgument (bad_policy) for what `given` cannot mean."""
         self._settings = settings
         self._make = make
-        self._given = {name: check_policy(name, policy) for name, policy in given.items()}
+        #: What the App itself was given, by service.
+        self.given = {name: check_policy(name, policy) for name, policy in given.items()}
         self._found: dict[tuple[str, str], tuple[tuple[Any, ...], Overrides]] = {}
         self._layers: dict[Overrides, list[Middleware]] = {}
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"<Policies given={sorted(self._given)} in_use={len(self._layers)}>"
+        return f"<Policies given={sorted(self.given)} in_use={len(self._layers)}>"
 
     def of(
         self,
@@ -81,7 +82,7 @@ class Policies:
     ) -> Overrides:
         """What differs for a method. `declared` is what the service itself says, where that is not
         known from `info`."""
-        given = self._given.get(service, _NOTHING)
+        given = self.given.get(service, _NOTHING)
         if declared is None:
             interface = info.interface_for() if info is not None else None
             declared = interface.policy if interface is not None else _NOTHING

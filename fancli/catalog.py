@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -90,7 +90,15 @@ def service_object(info: ServiceInfo) -> dict[str, Any]:
             for row in version_rows(info)
         ],
         "instances": [instance_row(i, info.overrides.get(i.id)) for i in info.instances],
+        "pushes": [method.name for method in methods(info) if method.is_push],
+        "topics": sorted({each for method in methods(info) for each in method.topics}),
     }
+
+
+def methods(info: ServiceInfo) -> tuple[MethodInfo, ...]:
+    """The methods of the routed version."""
+    interface = info.interface_for()
+    return interface.methods if interface is not None else ()
 
 
 def summary(info: ServiceInfo) -> list[str]:
@@ -101,6 +109,8 @@ def summary(info: ServiceInfo) -> list[str]:
             f"  {r['version']}  weight {r['weight']}  up {r['up']}"
             for r in map(shown, version_rows(info))
         ),
+        *(f"  {m.name} is to be pushed" for m in methods(info) if m.is_push),
+        *(f"  {m.name} {_heard(each)}" for m in methods(info) for each in m.topics),
         *(f"  {line}" for line in _overrides(info)),
     ]
 
@@ -155,6 +165,17 @@ def method(interface: Interface, name: str) -> MethodInfo:
     return found
 
 
+def handler_of(infos: Iterable[ServiceInfo], topic: str) -> MethodInfo | None:
+    """A method that handles a topic, of the routed version where that has one."""
+    for info in infos:
+        routed = info.interface_for()
+        for interface in filter(None, (routed, *info.interfaces.values())):
+            for method in interface.methods:
+                if any(each.rpartition("/")[0] == topic for each in method.topics):
+                    return method
+    return None
+
+
 def near(name: str, known: list[str]) -> list[str]:
     """The names that are alike, at most three."""
     from difflib import get_close_matches
@@ -171,6 +192,9 @@ def interface_text(interface: Interface) -> str:
         first = method.doc.strip().partition("\n")[0]
         if first:
             lines.append(f"      {first}")
+        if method.is_push:
+            lines.append("      to be pushed")
+        lines += [f"      {_heard(each)}" for each in method.topics]
     for strength, wanted in interface.depend.items():
         names = ", ".join(f"{name}{range}" for name, range in wanted.items())
         lines += ["", f"  needs ({strength}): {names}"] if names else []
@@ -190,6 +214,8 @@ def method_text(interface: Interface, method: MethodInfo) -> str:
         lines.append(f"  {param.name:<12} {type_of(param.schema):<20} {default}")
     lines += _types_text(method)
     facts = [f"version {interface.version}"]
+    if method.is_push:
+        facts.append("to be pushed")
     if method.is_stream:
         facts.append("a stream")
     if method.is_idempotent:
@@ -198,7 +224,14 @@ def method_text(interface: Interface, method: MethodInfo) -> str:
         facts.append(f"timeout {method.timeout:g}s")
     if method.raises:
         facts.append(f"raises {', '.join(method.raises)}")
-    return "\n".join([*lines, "", f"  {', '.join(facts)}"])
+    lines += ["", f"  {', '.join(facts)}"]
+    return "\n".join([*lines, *(f"  {_heard(each)}" for each in method.topics)])
+
+
+def _heard(topic: str) -> str:
+    """`orders.created/shop` in words."""
+    name, _, group = topic.rpartition("/")
+    return f"hears {name}, {f'one of group {group}' if group else 'every instance'}"
 
 
 def _types_text(method: MethodInfo) -> list[str]:

@@ -19,7 +19,9 @@ Schema = Mapping[str, Any]
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 _INTEGER = re.compile(r"[-+]?\d+")
-_WORDS = {"integer": "an integer", "number": "a number", "boolean": "true or false"}
+_WORDS = {
+    "integer": "an integer", "number": "a number", "boolean": "true or false", "string": "text",
+}  # fmt: skip
 
 
 def coerce(payload: Payload, method: MethodInfo | None) -> Payload:
@@ -108,10 +110,11 @@ def _types_of(value: Any, schema: Schema) -> set[str]:
     if value is None or isinstance(value, bool):
         return {"null" if value is None else "boolean"}
     if isinstance(value, (int, float)):
-        whole = {"integer"} if isinstance(value, int) or value.is_integer() else set()
-        return {"number", *whole} | ({"string"} if schema.get("format") == "decimal" else set())
-    names: dict[type[Any], str] = {str: "string", list: "array", dict: "object"}
-    return {names[type(value)]}
+        names = {"number", "integer"} if isinstance(value, int) else {"number"}
+        return names | ({"string"} if schema.get("format") == "decimal" else set())
+    if isinstance(value, str):
+        return {"string"}
+    return {"array" if isinstance(value, list) else "object"}
 
 
 def _shown(value: Any) -> str:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: The shell of who uses the script that click makes for bash: it knows no `part`.
+CLICKS_BASH = "click's bash"
 #: Seconds that a registry behind a network is given.
 PATIENCE = 0.15
 #: Seconds for a file. It answers in milliseconds, unless the machine is busy: then a TAB is to be
@@ -30,14 +32,19 @@ FILE_PATIENCE = 2.0
 
 
 def answer(instruction: str, env: Environment) -> int:
-    """What a completion script asks for: `_FAN_COMPLETE=bash_complete`; answers on stdout, status 0
-    whatever happens."""
+    """What a completion script asks for: `_FAN_COMPLETE=bash_complete`, or `bash_source` for the
+    script itself; answers on stdout, status 0 whatever happens."""
     from fancli.group import root_group
     from fancli.output import Output
 
     shell, _, what = instruction.partition("_")
-    if what != "complete" or shell not in scripts.SCRIPTS:
+    if shell not in scripts.SCRIPTS or what not in ("complete", "source"):
         return 0
+    if what == "source":
+        Output(env).write(scripts.SCRIPTS[shell].encode())
+        return 0
+    if shell == "bash" and "COMP_LINE" not in env.vars:
+        shell = CLICKS_BASH
     try:
         args, word, typed = words_of(shell, env)
         found = candidates(root_group(), env, args, word)
@@ -63,7 +70,7 @@ def words_of(shell: str, env: Environment) -> tuple[list[str], str, str]:
     """The complete words behind `fan`, the one being typed, and that part of it which the shell
     keeps on the line by itself: bash cuts words at COMP_WORDBREAKS, so at = and :, and replaces
     only what comes after the last of them; an @ or $ that cuts is replaced, too (readline's
-    `rl_special_prefixes`)."""
+    `rl_special_prefixes`). click's own script for bash hands over the words as zsh's does."""
     from click.shell_completion import split_arg_string
 
     if shell == "bash":
@@ -77,7 +84,7 @@ def words_of(shell: str, env: Environment) -> tuple[list[str], str, str]:
         is_kept = cut >= 0 and word[cut] not in "@$"
         return words[1:-1], word, word[: cut + is_kept] if cut >= 0 else ""
     words = split_arg_string(env.vars["COMP_WORDS"])
-    if shell == "zsh":
+    if shell in ("zsh", CLICKS_BASH):
         here = int(env.vars["COMP_CWORD"])
         return words[1:here], words[here] if here < len(words) else "", ""
     word = "".join(split_arg_string(env.vars["COMP_CWORD"])[:1])
@@ -92,6 +99,8 @@ def told(shell: str, item: CompletionItem[str], typed: str) -> str:
     value = item.value.removeprefix(typed) if typed else item.value
     if shell == "bash":
         return f"{item.type}\t{value}"
+    if shell == CLICKS_BASH:
+        return f"{'plain' if item.type == 'part' else item.type},{value}"
     if shell == "fish":
         return f"{value}\t{item.help}" if item.help else value
     help = (item.help or "_").partition("\n")[0]
@@ -105,6 +114,8 @@ def complete_target(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
     """Services up to the dot, then methods, then versions behind the @."""
+    if ctx.params.get("topic"):  # an event has no target: what stands there is an item
+        return complete_item(ctx, param, incomplete)
     services = registered(ctx)
     name, at, want = incomplete.partition("@")
     if at:
@@ -133,6 +144,35 @@ def complete_service(
     return [_item(name) for name in registered(ctx) if name.startswith(incomplete)]
 
 
+def complete_version(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Versions of the service that stands before it."""
+    info = registered(ctx).get(str(ctx.params.get("service") or ""))
+    return [_item(v) for v in (info.interfaces if info else ()) if v.startswith(incomplete)]
+
+
+def complete_share(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """The same, up to the weight."""
+    found = complete_version(ctx, param, incomplete)
+    return [_item(f"{item.value}=", "part") for item in found]
+
+
+def complete_switch(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Services up to the =, then their versions."""
+    services = registered(ctx)
+    name, equals, text = incomplete.partition("=")
+    if not equals:
+        return [_item(f"{each}=", "part") for each in services if each.startswith(name)]
+    info = services.get(name) or services.get(name.rpartition(".")[0])
+    versions = info.interfaces if info is not None else ()
+    return [_item(f"{name}={v}") for v in versions if v.startswith(text)]
+
+
 def complete_instances(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
@@ -153,10 +193,7 @@ def complete_item(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
     """Parameters as `name=`, and behind the = the values of an enumeration or a boolean."""
-    target = str(ctx.params.get("target") or "").partition("@")[0]
-    service, _, name = target.replace("::", ".").replace("/", ".").rpartition(".")
-    info = registered(ctx).get(service)
-    method = next((m for m in _methods(info) if m.name == name), None) if info else None
+    method = _asked(ctx)
     if method is None:
         return []
     key, equals, text = incomplete.partition("=")
@@ -166,12 +203,60 @@ def complete_item(
         booleans = ["true", "false"] if schema.get("type") == "boolean" else []
         values = schema.get("enum") or booleans
         return [_item(f"{key}={v}") for v in values if str(v).startswith(text)]
-    used = {str(item).partition("=")[0].rstrip(":") for item in ctx.params.get("items") or ()}
+    items = ctx.params.get("items") or ()
+    if ctx.params.get("topic"):  # the first stands where a target would
+        items = (ctx.params.get("target") or "", *items)
+    used = {str(item).partition("=")[0].rstrip(":") for item in items}
     return [
         _item(f"{name}=", "part", _kind(p.schema))
         for name, p in params.items()
         if name.startswith(key) and name not in used
     ]
+
+
+def _asked(ctx: click.Context) -> MethodInfo | None:
+    """The method whose arguments are typed."""
+    services = registered(ctx)
+    if topic := ctx.params.get("topic"):
+        from fancli.catalog import handler_of
+
+        return handler_of(services.values(), topic)
+    target = str(ctx.params.get("target") or "").partition("@")[0]
+    service, _, name = target.replace("::", ".").replace("/", ".").rpartition(".")
+    info = services.get(service)
+    return next((m for m in _methods(info) if m.name == name), None) if info else None
+
+
+def complete_event(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Topics that some service handles."""
+    from fancli.queues import topics_of
+
+    used = ctx.params.get("topics") or ()
+    methods = [m for info in registered(ctx).values() for m in _methods(info)]
+    found = sorted({topic for topic, _ in topics_of(methods)} - set(used))
+    return [_item(topic) for topic in found if topic.startswith(incomplete)]
+
+
+def complete_queue(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Queues of what is registered."""
+    from fancli.queues import candidates
+
+    found = sorted(map(str, candidates(registered(ctx).values())))
+    return [_item(name) for name in found if name.startswith(incomplete)]
+
+
+def complete_queue_transport(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Transports over a broker."""
+    from fan import plugins
+
+    known = [name for name in plugins.QUEUES if name in plugins.TRANSPORTS]
+    return [_item(name) for name in ("auto", *known) if name.startswith(incomplete)]
 
 
 def complete_transport(
@@ -215,6 +300,16 @@ def complete_topic(
     known = here.list_commands(ctx) if isinstance(here, click.Group) else []
     known = known if words else [*topics.TOPICS, "error", *known]
     return [_item(name) for name in dict.fromkeys(known) if name.startswith(incomplete)]
+
+
+def complete_profile(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Profiles of the settings."""
+    from fan import load_profiles
+
+    names = load_profiles(env=ctx.obj.vars).profiles
+    return [_item(name) for name in names if name.startswith(incomplete)]
 
 
 def complete_key(

@@ -40,6 +40,8 @@ class Environment:
         self.stale_age: float | None = None
         #: `service.method`, as soon as it is known, for an error that has no target of its own.
         self.target = ""
+        #: Whether what is reached, or not, is a broker.
+        self.asks_broker = False
         #: Whether items went out as text, since no schema of the method was at hand.
         self.is_untyped = False
         #: The budget of the command in seconds, for an error that knows only what was left of it.

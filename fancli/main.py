@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
@@ -64,6 +65,9 @@ def text_of(args: Sequence[str]) -> list[str]:
 def _run(args: list[str], env: Environment) -> int:
     instruction = env.vars.get("_FAN_COMPLETE", "")
     if instruction:
+        import gc
+
+        gc.disable()  # a TAB is over before there is anything to collect, and is felt
         from fancli.complete import answer
 
         return answer(instruction, env)
@@ -71,6 +75,8 @@ def _run(args: list[str], env: Environment) -> int:
     from fancli.output import Output, StdoutClosed, StdoutFailed
 
     out = Output(env)
+    # A warning, of a broken plug-in say, is a sentence for the user too, not a line of our source.
+    warnings.showwarning = lambda message, *where, **more: out.warn(str(message))
     try:
         try:
             return dispatch(args, env)

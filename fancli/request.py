@@ -1,4 +1,7 @@
-"""What `call` and `push` share: the options that make up a request, and the echo of it."""
+"""What `call` and `push` share: the options that make up a request, and the echo of it.
+
+A TAB imports this for the options alone: what a call needs besides is imported when it is used.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fancli.coerce import check, coerce
 from fancli.complete import complete_instance, complete_item, complete_target, complete_transport
 from fancli.group import Command
-from fancli.mask import mask_pairs, mask_url, mask_value
 from fancli.options import Common, add_options
 from fancli.params import (
+    Target,
     Usage,
     check_name,
     check_peers,
@@ -41,9 +43,10 @@ class PayloadCommand(Command):
         return super().parse_args(ctx, args)
 
 
+#: What is called.
+target_argument: Callable[[Any], Any] = click.argument("target", shell_complete=complete_target)
 request_options: Callable[[Any], Any] = add_options(
     (
-        click.argument("target", shell_complete=complete_target),
         click.argument("items", nargs=-1, type=click.UNPROCESSED, shell_complete=complete_item),
         click.option("-d", "--data", multiple=True, metavar="JSON|@FILE|-", help="The payload."),
         click.option("-H", "--header", multiple=True, metavar="K:V|@FILE|@-", help="A header."),
@@ -54,10 +57,13 @@ request_options: Callable[[Any], Any] = add_options(
             metavar="NAME",
             default="auto",
             shell_complete=complete_transport,
-            help="auto, ipc, http.",
+            help="auto, ipc, http, amqp, redis; of pushes database, too.",
         ),
         click.option(
             "-p", "--peer", multiple=True, metavar="URL", help="Address; asks no registry."
+        ),
+        click.option(
+            "-P", "--peer-list", metavar="FILE|URL", default="", help="Addresses, one a line."
         ),
         click.option(
             "--instance",
@@ -67,6 +73,14 @@ request_options: Callable[[Any], Any] = add_options(
             help="This instance and no other.",
         ),
         click.option("--sk", "--shard-key", "shard", metavar="KEY", default="", help="Shard key."),
+        click.option(
+            "--rk",
+            "--routing-key",
+            "routing",
+            metavar="KEY",
+            default="",
+            help="The same key reaches the same version.",
+        ),
         click.option("--caller", metavar="NAME", default="", help="Call in this service's name."),
         click.option(
             "--idempotency-key",
@@ -78,6 +92,7 @@ request_options: Callable[[Any], Any] = add_options(
         click.option(
             "--retry", "retries", metavar="N", type=click.IntRange(0, 100), help="Retries."
         ),
+        click.option("--sample/--no-sample", default=None, help="Have the trace recorded, or not."),
         click.option("--dry-run", is_flag=True, help="Show request and route, send nothing."),
     )
 )
@@ -102,15 +117,28 @@ class Asking:
         caller: str,
         key: str,
         retries: int | None,
+        peer_list: str = "",
+        routing: str = "",
+        sample: bool | None = None,
+        topic: str = "",
     ) -> None:
         self.common = common
         self.env = common.env
-        self.target = parse_target(target)
-        self.env.target = self.target.name
+        #: What an event is about; a target is empty then.
+        self.topic = topic
+        self.target = Target("", "") if topic else parse_target(target)
+        self.env.target = topic or self.target.name
+        if peer_list:
+            from fancli.peers import read_peers
+
+            peer = (*peer, *read_peers(peer_list, common))
         self.local = [url.partition(":")[2] for url in peer if url.startswith("local:")]
         if self.local and len(peer) > 1:
             raise Usage("-p local:MODULE stands alone")
-        self.payload = read_payload(items, data, click.get_current_context().meta[_SHON], self.env)
+        shon = click.get_current_context().meta[_SHON]
+        self.payload = read_payload(items, data, shon, self.env)
+        #: Whether there is a payload on the command line.
+        self.has_payload = bool(items or data or shon is not None)
         self.options: dict[str, Any] = {
             "timeout": common.timeout,
             "want": self.target.want,
@@ -118,6 +146,7 @@ class Asking:
             "peers": () if self.local else check_peers(peer),
             "instance": instance,
             "shard": shard,
+            "sticky": routing,
             "headers": parse_headers(header, self.env),
             "baggage": parse_baggage(baggage),
             "caller": caller,
@@ -126,35 +155,44 @@ class Asking:
         }
         if caller:
             check_name("--caller", caller)
+        self.env.asks_broker = bool(topic) or _is_broker(self.options)
+        #: Whether the trace is to be recorded; None: as the settings say.
+        self.sample = sample
         #: What is registered of the service, once `describe` has read it.
         self.interface: Interface | None = None
         #: What was on the wire, with -vvv.
         self.tap: Tap | None = None
 
     @contextmanager
-    def opened(self) -> Iterator[tuple[App, Client]]:
-        """An App for this request and a client with its options."""
-        with self._app() as app:
+    def opened(self, *, live: bool = False) -> Iterator[tuple[App, Client]]:
+        """An App for this request and a client with its options; a `live` one follows the registry,
+        for many calls."""
+        with self._app(live) as app:
             self.env.timeout = self.common.timeout or app.settings.timeout
+            if self.sample is not None:
+                app.sample = float(self.sample)
             yield app, app.using(**self.options)
 
-    def _app(self) -> App:
+    def _app(self, live: bool) -> App:
         if self.local:
             from fancli.local import host
 
             return host(self.local[0], self.common)
         if self.common.verbose < 3:
-            return self.common.app()
+            return self.common.app(live=live)
         from fancli.tap import Tap
 
         self.tap = Tap()
-        return self.common.app(transports=self.tap.transports(self.common.load().settings))
+        transports = self.tap.transports(self.common.load().settings)
+        return self.common.app(live=live, transports=transports)
 
     def describe(self, app: App) -> MethodInfo | None:
         """What is registered of the method; None where no registry is asked or it knows nothing.
         Raises NotFound for an unknown service."""
         if self.options["peers"]:
             return None
+        if self.topic:
+            return self._describe_event(app)
         import time
 
         deadline = time.monotonic() + (self.common.timeout or app.settings.timeout)
@@ -168,9 +206,24 @@ class Asking:
         self.interface = interface
         return interface.method(self.target.method) if interface is not None else None
 
+    def _describe_event(self, app: App) -> MethodInfo | None:
+        """A method that handles the topic: what it takes is what an event of it holds. A broker
+        needs no registry, so that one which is down is no failure."""
+        from fan import FanError
+
+        try:
+            infos = app.discovery.services()
+        except FanError:
+            return None
+        from fancli import catalog
+
+        return catalog.handler_of(infos, self.topic)
+
     def arguments(self, method: MethodInfo | None, *, checked: bool = False) -> Payload:
         """The payload with its text turned into values; `checked` refuses here what the callee
         would. Raises InvalidArgument, Unimplemented (unknown_method)."""
+        from fancli.coerce import check, coerce
+
         self.env.is_untyped = method is None
         payload = coerce(self.payload, method)
         if checked and method is not None:
@@ -181,12 +234,35 @@ class Asking:
             catalog.method(self.interface, self.target.method)
         return payload
 
-    def choice(self, client: Client) -> Choice | None:
+    def choice(self, app: App, client: Client, kind: str = "call") -> Choice | None:
         """Where it would go; None for a service in this process."""
-        return None if self.local else client.resolve(self.target.service, self.target.method)
+        if self.local:
+            return None
+        if self.topic:
+            return self._broker(app)
+        return client.resolve(self.target.service, self.target.method, kind=kind)
+
+    def _broker(self, app: App) -> Choice:
+        """Where an event goes."""
+        from fan import Address, Choice
+
+        if self.options["peers"]:
+            url = self.options["peers"][0]
+            return Choice("", "", Address(url), why=(f"peer asked for: {url}",))
+        asked = self.options["transport"]
+        name = asked or app.settings.queue
+        why = f"transport {name}: {'asked for' if asked else 'the setting queue'}"
+        return Choice("", "", app.transport(name).home(), why=(why,))
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The target or the topic, for JSON."""
+        return {"topic": self.topic} if self.topic else {"target": self.target.name}
 
     def echo(self, kind: str, payload: Payload, choice: Choice | None) -> dict[str, Any]:
         """The object of --dry-run, secrets masked."""
+        from fancli.mask import mask_pairs, mask_value
+
         content_type, _ = payload.encode()
         body: Any = payload.kwargs if not payload.args else payload.args
         if payload.args and payload.kwargs:
@@ -198,7 +274,7 @@ class Asking:
             "v": 1,
             "ok": True,
             "dry_run": True,
-            "target": self.target.name,
+            **self.named,
             **route_of(choice, shows_all),
             "request": {
                 "kind": kind,
@@ -213,13 +289,17 @@ class Asking:
             },
         }
 
-    def talk_route(self, client: Client, payload: Payload) -> None:
+    def talk_route(
+        self, app: App, client: Client, payload: Payload, kind: str = "call"
+    ) -> None:
         """-v: where it goes, and with -vv what is sent."""
         if not self.common.verbose:
             return
+        from fancli.mask import mask_pairs, mask_url
+
         out, shows_all = self.common.out, self.env.show_secrets
-        choice = self.choice(client)
-        out.talk(f"* {self.target.name}")
+        choice = self.choice(app, client, kind)
+        out.talk(f"* {self.topic or self.target.name}")
         if choice is not None:
             for why in choice.why:
                 out.talk(f"* {why if shows_all else mask_url(why)}")
@@ -230,8 +310,16 @@ class Asking:
             for key, value in pairs.items():
                 out.talk(f"> {name[:6] if name == 'headers' else name} {key}: {value}")
         if self.common.verbose == 2:
-            body = self.echo("call", payload, None)["request"]["body"]
+            body = self.echo(kind, payload, None)["request"]["body"]
             out.talk(f"> {_text(body)}")
+
+
+def _is_broker(options: dict[str, Any]) -> bool:
+    """Whether the options name one."""
+    from fan import plugins
+
+    schemes = [url.partition(":")[0] for url in options["peers"]] or [options["transport"]]
+    return any(plugins.transport_name(scheme) in plugins.QUEUES for scheme in schemes)
 
 
 def route_of(choice: Choice | None, shows_all: bool) -> dict[str, Any]:
@@ -240,6 +328,7 @@ def route_of(choice: Choice | None, shows_all: bool) -> dict[str, Any]:
         return {"version": None, "transport": "local", "instance": None, "address": None,
                 "gen": None, "why": ["hosted in this process"]}  # fmt: skip
     from fan import plugins
+    from fancli.mask import mask_url
 
     url = choice.address.url
     return {

@@ -20,6 +20,9 @@ JSON       '{"a":1}'        by name;  '[1,2]' by position
 SHON       [ --a 1 --o [ --x -t ] ]    -t -f -n are true, false, null; -- x is the text x
 
 stdin is read only where - or @- asks for it.
+
+`fan push` takes the same, and an event (--topic) too: where a registered service handles the topic,
+its types turn the text of items into values.
 """
 
 _ENV = """\
@@ -27,6 +30,8 @@ FAN_REGISTRY     sqlite:PATH or memory:
 FAN_NAMESPACE    registry namespace
 FAN_PROFILE      profile of the settings
 FAN_TIMEOUT      whole budget of a call: 300ms, 5s, 2m
+FAN_QUEUE        where events go: database, redis, amqp
+FAN_AMQP_URL     amqp://user:password@host:port/vhost;  FAN_REDIS_URL  redis://:password@host:port/0
 FAN_...          every setting of `fan settings show`, in capitals
 FAN_CONFIG_...   overrides a config in code: FAN_CONFIG_ORDERS_THEME for orders/theme
 FAN_DEBUG        1 shows tracebacks
@@ -42,9 +47,18 @@ greeter.hello@2         the highest live 2.x;  @2.1.0  @~=2.1  '@>=1,<3'
 greeter.hello@canary    the routed version with the smaller weight
 -t ipc                  over this transport; auto takes ipc on the same host
 --instance ID           this instance and no other
--p URL                  no registry: http://HOST:PORT, unix:///PATH, local:MODULE[:CLASS]
+-p URL                  no registry: http://HOST:PORT, unix:///PATH, amqp://HOST/VHOST,
+                        redis://HOST/0, local:MODULE[:CLASS]
 --sk KEY                the same shard key reaches the same instance; where a service is sharded by
                         a path, a path of it, by default made of the call's arguments
+
+Over a broker (amqp, redis) all instances of a version take turns; its URL is the setting amqp_url
+or redis_url, and what -p names may carry a password, which is never shown.
+
+fan push                to a queue that an instance is served over, else to an instance; of a
+                        service that is down, what is meant to be pushed goes to the setting `queue`
+fan push -t redis       into the service's queue, whether anybody is up or not; also amqp, database
+fan push --topic T      to all who subscribed, over the setting `queue`, -t or -p
 
 fan discover resolve TARGET --explain says where a call would go, and why.
 """
@@ -155,7 +169,7 @@ TOPICS: dict[str, str] = {
     "exit-codes": "what an exit status says",
     "errors": "the error codes; fan help error CODE explains one",
     "http-services": "services that know nothing of fan",
-    "routing": "which version, instance and transport a call goes to",
+    "routing": "which version, instance, transport and queue a message goes to",
     "env": "environment variables and files",
 }
 

@@ -6,8 +6,10 @@ process behind. Fixtures of one area live in that area's own conftest.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
+import select
 import shutil
 import signal
 import subprocess
@@ -46,10 +48,17 @@ def private_environment(folder: Path) -> dict[str, str]:
     return env
 
 
+def is_open_to_all(folder: Path) -> bool:
+    """Whether any user can reach what is in a folder."""
+    return all(path.stat().st_mode & 0o001 for path in (folder, *folder.resolve().parents))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Isolate the whole run, so that fixtures wider than a test are isolated too."""
     for name in [*_DROPPED, *(name for name in os.environ if name.startswith("FAN_"))]:
         os.environ.pop(name, None)
+    if os.geteuid() == 0 and not is_open_to_all(Path(tempfile.gettempdir())):
+        tempfile.tempdir = "/tmp"  # some tests are an ordinary user for a while
     folder = Path(tempfile.mkdtemp(prefix="fan-"))
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ.update(private_environment(folder), TERM="dumb", LC_ALL="C.UTF-8")
@@ -180,10 +189,30 @@ class FanProcess:
         return self._process.wait(max(0.0, deadline - time.monotonic()))
 
     def kill(self) -> None:
-        """End it, if it has not ended."""
+        """End it and its children, if they have not ended: one that outlived the folder of its
+        registry would make it anew."""
+        children = children_of(self.pid)
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+        for fd in children:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+            select.select([fd], [], [], 30.0)
+            os.close(fd)
+
+
+def children_of(pid: int) -> list[int]:
+    """A descriptor for each child of a process, which no other process can take the place of."""
+    found = []
+    try:
+        pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:  # it has ended
+        return []
+    for child in pids:
+        with contextlib.suppress(ProcessLookupError):
+            found.append(os.pidfd_open(int(child)))
+    return found
 
 
 @pytest.fixture

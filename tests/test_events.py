@@ -94,8 +94,11 @@ def test_a_push_to_a_service_that_is_down_waits_in_its_queue(make: Any, broker: 
     app.start(())
     app.stop()
     broker.call = lambda address, request, **_: broker.requests.append(request)  # type: ignore
-    make().using(transport="fake").push("shop.order", item="apple")
-    assert [r.method for r in broker.requests] == ["order"]
+    make().using(transport="fake").push("shop.health")
+    make().push("shop.order", item="apple")  # meant to be pushed: it needs no telling where
+    assert [r.method for r in broker.requests] == ["health", "order"]
+    with pytest.raises(fan.Unavailable):
+        make().push("shop.health")
 
 
 def test_an_event_reaches_who_subscribed_sync_and_async(make: Any, broker: FakeBroker) -> None:

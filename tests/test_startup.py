@@ -54,30 +54,30 @@ def tab(line: str) -> tuple[tuple[str, str], ...]:
 #: Of ours, by every command.
 PROGRAM = names(
     """
-    fancli fancli.env fancli.exits fancli.group fancli.main fancli.mask fancli.output
-    fancli.params
+    fancli fancli.env fancli.exits fancli.group fancli.main fancli.output fancli.params
     """
 )
 #: To find a service in the registry.
 LOOK_UP = names(
     """
     fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins fan.readings
-    fan.registration fan.settings fan.stores fan.stores.base fan.stores.locks fan.stores.rules
-    fan.stores.sqlite fan.stores.sqlite_channel fan.stores.sqlite_errors fan.stores.sqlite_rows
-    fan.stores.sqlite_schema fancli.coerce fancli.commands fancli.commands.call
-    fancli.complete fancli.options fancli.payload fancli.render fancli.request fancli.scripts
+    fan.references fan.registration fan.settings fan.sqlite fan.sqlite.channel fan.sqlite.errors
+    fan.sqlite.kind fan.sqlite.locks
+    fan.sqlite.schema fan.stores fan.stores.base fan.stores.rules fan.stores.sqlite
+    fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.call_options fancli.commands
+    fancli.commands.call fancli.complete fancli.options fancli.payload fancli.request
+    fancli.scripts
     """
 )
 #: To call it.
 CALL = names(
     """
-    fan.app fan.balancer fan.client fan.policies fan.routes fan.codec
-    fan.context
-    fan.dispatch fan.drivers fan.endpoint fan.exchange fan.failures fan.hosting fan.local
-    fan.middleware fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead
-    fan.middleware.deadline fan.middleware.hops fan.middleware.retry fan.picker fan.routing
-    fan.runner fan.sending fan.stale
-    fan.service fan.signature fan.transports fan.transports.base
+    fan.app fan.balancer fan.client fan.codec fan.context fan.dispatch fan.drivers
+    fan.endpoint fan.exchange fan.failures fan.hosting fan.local fan.middleware
+    fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead fan.middleware.deadline
+    fan.middleware.hops fan.middleware.retry fan.picker fan.policies fan.routes fan.routing
+    fan.runner fan.sending fan.service fan.signature fan.stale fan.transports fan.transports.base
+    fancli.answers fancli.calling fancli.coerce fancli.show
     """
 )
 #: Of the standard library, by what asks the registry.
@@ -91,7 +91,7 @@ STANDARD = names(
 WAYS: dict[str, Way] = {
     "fan --help": Way(
         ("--help",),
-        PROGRAM | names(""),
+        PROGRAM | names("fancli.extensions"),
         names(
             """
             _bz2 _compression _locale _lzma bz2 click._textwrap fnmatch locale lzma shutil
@@ -107,7 +107,7 @@ WAYS: dict[str, Way] = {
             fan.transports.ipc_frames
             """
         ),
-        STANDARD | names(""),
+        STANDARD | names("zlib"),
     ),
     "fan call -t http": Way(
         ("call", "greeter.hello", "name=Ada", "-t", "http"),
@@ -121,20 +121,20 @@ WAYS: dict[str, Way] = {
             """
             array httptools httptools._version httptools.parser httptools.parser.errors
             httptools.parser.parser httptools.parser.protocol httptools.parser.url_parser
-            selectors socket
+            selectors socket zlib
             """
         ),
     ),
     "a TAB on a command": Way(
         (),
-        PROGRAM | names("fancli.complete fancli.scripts"),
-        names("_locale click.shell_completion locale shlex signal"),
+        PROGRAM | names("fancli.complete fancli.extensions fancli.scripts"),
+        names("_locale click.shell_completion gc locale shlex signal"),
         tab("fan ca"),
     ),
     "a TAB on a method": Way(
         (),
         PROGRAM | LOOK_UP | names(""),
-        STANDARD,
+        STANDARD | names("gc"),
         tab("fan call greeter.he"),
     ),
 }

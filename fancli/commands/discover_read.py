@@ -165,7 +165,7 @@ def describe(common: Common, *, target: str, skeleton: bool) -> int:
     ),
 )
 @click.argument("target", metavar="SERVICE[.METHOD][@VERSION]", shell_complete=complete_target)
-@click.option("-t", "--transport", metavar="NAME", default="auto", help="auto, ipc, http.")
+@click.option("-t", "--transport", metavar="NAME", default="auto", help="auto, ipc, http, ...")
 @click.option("--instance", metavar="ID", default="", help="This instance and no other.")
 @click.option("--key", metavar="KEY", default="", help="Shard key.")
 @click.option("--path", metavar="PATH", default="", help="The same as a path: /store/7/item/9/.")

@@ -10,7 +10,7 @@ import click
 
 from fancli.group import command
 from fancli.options import Common, common
-from fancli.params import Duration, Usage, check_name, check_transport, parse_shards
+from fancli.params import Duration, Usage, check_bind, check_name, parse_shards
 
 if TYPE_CHECKING:
     from fan import App, Instance
@@ -26,6 +26,7 @@ CLOSING = 5.0
         "fan serve greeter",
         "fan serve shop.users:Users shop.orders:Orders",
         "fan serve greeter --transport ipc --transport http=127.0.0.1:8080",
+        "fan serve mail --transport amqp --transport redis=redis://cache:6379/0",
         "fan serve store --shard shard1=a,b",
         "fan serve greeter --reload",
     ),
@@ -36,7 +37,8 @@ CLOSING = 5.0
     "transports",
     metavar="NAME[=WHERE]",
     multiple=True,
-    help="Where to listen: ipc, http=127.0.0.1:8080. May be repeated. [ipc]",
+    help="Where to listen: ipc, http=127.0.0.1:8080, amqp, redis=redis://HOST/0, database. May be"
+    " repeated. [ipc]",
 )
 @click.option(
     "--adopt/--no-adopt",
@@ -90,10 +92,13 @@ def serve(
     that it defines is run. When all are registered and up, stderr gets one line for each, and then
     `ready`. A service whose hard dependencies are not there waits for them: `ready` comes later.
 
+    A service with @push or @subscribe methods takes from the queue that the settings name where
+    no transport over a broker is given.
+
     SIGTERM and Ctrl-C drain: calls in flight are answered, new ones go elsewhere; the exit status
     is then 143 or 130. A second one ends at once. With -v every request leaves a line on stderr.
     """
-    where = tuple(_check_bind(spec) for spec in transports) or ("ipc",)
+    where = tuple(check_bind(spec) for spec in transports) or ("ipc",)
     for text in ids:
         check_name("--id", text)
     owned = parse_shards("--shard", shards)
@@ -200,16 +205,6 @@ def _routes(modules: Sequence[str]) -> Any:
         return load_routes(modules)
     except InvalidArgument as exc:
         raise Usage(str(exc), "put them into one class") from exc
-
-
-def _check_bind(spec: str) -> str:
-    """`ipc`, `http=127.0.0.1:8080`. Raises Usage for a transport that nobody brings."""
-    name = spec.partition("=")[0]
-    if not check_transport("--transport", name):
-        raise Usage(f"--transport {name}: name one", "--transport ipc --transport http")
-    if name == "local":
-        raise Usage("--transport local: it is there without being served", "--transport ipc")
-    return spec
 
 
 def _set_up_logs(verbose: int) -> None:

@@ -145,9 +145,9 @@ def run() -> list[dict[str, Any]]:
                 target = 0.8 if name == "httpx.Client" else 0.0
                 rows.append(
                     dict(
-                        name=f"http, {callers} callers : {name}", ours=median["ours"],
-                        base=median[name], ratio=ratio, unit="calls/s", target=f">= {target:g}",
-                        ok=ratio >= target,
+                        name=f"http, {callers} caller{'s' * (callers > 1)} : {name}",
+                        ours=median["ours"], base=median[name], ratio=ratio, unit="calls/s",
+                        target=f">= {target:g}", ok=ratio >= target,
                     )
                 )  # fmt: skip
     return rows

@@ -296,6 +296,7 @@ def test_a_dry_run_sends_nothing_and_masks_secrets(fan: Fan, demo: Demo) -> None
         (("greeter.add", "a=1"), 4, "missing: b"),
         (("greeter.add", '{"a":"x","b":1}'), 4, 'a: "x" is not an integer'),
         (("greeter.add", "[1,null]"), 4, "b: null is not an integer"),
+        (("greeter.add", "[1,2.0]"), 4, "b: 2.0 is not an integer"),
         (("greeter.helo",), 3, "did you mean hello"),
         (("greeter.hello@9",), 3, "1.0.0, 2.0.0"),
     ],
@@ -318,6 +319,24 @@ def test_verbose_talks_on_stderr_and_masks_secrets(fan: Fan, demo: Demo) -> None
         )
     shown = fan("call", "greeter.hello", "-vvv", "-H", "Authorization: hush", "--show-secrets")
     assert "hush" in shown.stderr
+
+
+def test_meta_of_a_result_and_of_a_stream_is_on_stderr(fan: Fan, demo: Demo) -> None:
+    ran = fan("call", "greeter.hello", "--meta")
+    assert ran.stdout == '"Hello World"\n'
+    assert ran.stderr.startswith("* 1.0.0 greeter-")
+    ran = fan("call", "greeter.count", "n=3", "--meta")
+    assert ran.stdout == "0\n1\n2\n"
+    assert ran.stderr.startswith("* 1.0.0 greeter-")
+    assert ran.stderr.endswith(", items=3\n")
+
+
+@pytest.mark.parametrize("transport", ["ipc", "http"])
+def test_more_baggage_than_can_travel_is_refused(fan: Fan, demo: Demo, transport: str) -> None:
+    for pairs in (64, 65):
+        baggage = [arg for n in range(pairs) for arg in ("-B", f"k{n}=v")]
+        ran = fan("call", "greeter.hello", "-t", transport, *baggage)
+        assert ran.exit == (0 if pairs == 64 else 4), ran.stderr
 
 
 def test_the_result_goes_to_a_file(fan: Fan, demo: Demo, private: Path) -> None:

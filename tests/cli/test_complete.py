@@ -17,6 +17,7 @@ from fancli.scripts import FILES
 from tests.cli.conftest import variables
 
 if TYPE_CHECKING:
+    from tests.cli.brokers import Shop
     from tests.cli.conftest import Demo, Fan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,10 +52,37 @@ def complete(fan: Fan, line: str, **vars: str) -> list[str]:
         ("fan call -t ht", ["plain\thttp"]),
         ("fan discover show gr", ["plain\tgreeter"]),
         ("fan call nobody.x", []),
+        ("fan call -t r", ["plain\tredis"]),
+        ("fan queue re", ["plain\trequeue"]),
+        ("fan queue show -t a", ["plain\tauto", "plain\tamqp"]),
+        ("fan queue show greeter@", ["plain\tgreeter@1.0.0", "plain\tgreeter@2.0.0"]),
+        ("fan listen ", []),
     ],
 )
 def test_what_may_stand_next(fan: Fan, demo: Demo, line: str, found: list[str]) -> None:
     assert complete(fan, line) == found
+
+
+def test_the_scripts_that_click_makes_are_answered_too(fan: Fan, demo: Demo) -> None:
+    words = {"COMP_WORDS": "fan call greeter.he", "COMP_CWORD": "2"}
+    ran = fan(_FAN_COMPLETE="bash_complete", **words)
+    assert ran == (0, "plain,greeter.health\nplain,greeter.hello\n", "")
+    ran = fan(_FAN_COMPLETE="bash_complete", COMP_WORDS="fan call gr", COMP_CWORD="2")
+    assert ran == (0, "plain,greeter.\n", "")
+    for shell in FILES:
+        ran = fan(_FAN_COMPLETE=f"{shell}_source")
+        assert ran == (0, fan("completion", shell).stdout, "")
+
+
+def test_topics_and_what_their_events_hold(fan: Fan, shop: Shop) -> None:
+    shop.register()
+    for line in (f"fan listen {shop.topic[:8]}", f"fan push --topic {shop.topic[:8]}"):
+        assert complete(fan, line) == [f"plain\t{shop.topic}"]
+    assert complete(fan, f"fan listen {shop.topic} {shop.topic[:8]}") == []
+    assert complete(fan, f"fan push --topic {shop.topic} ") == ["part\titem=", "part\tcount="]
+    assert complete(fan, f"fan push --topic {shop.topic} item=a ") == ["part\tcount="]
+    events = f"{shop.topic}/{shop.service}"
+    assert complete(fan, f"fan queue purge {shop.topic}") == [f"plain\t{events}"]
 
 
 SLOW_FILES = """

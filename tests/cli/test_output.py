@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fancli.group import COMMANDS
-from tests.cli.conftest import HANG, envelope
+from tests.cli.conftest import HANG, envelope, variables
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.cli.conftest import Demo, Fan, Ran
 
 Terminal = Callable[..., "Ran"]
@@ -218,3 +220,21 @@ def test_settings_say_where_they_come_from(fan: Fan, registry_url: str) -> None:
 
 def test_plugins_are_listed(fan: Fan) -> None:
     assert fan("plugins", "--format", "name").stdout.split()[:3] == ["http", "ipc", "local"]
+
+
+def test_a_plug_in_that_cannot_be_loaded_is_told_in_sentences(
+    fan: Fan, demo: Demo, private: Path
+) -> None:
+    info = private / "fan_snail-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fan-snail\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[fan.transports]\nsnail = fan_snail:Snail\n")
+    path = f"{private}:{variables().get('PYTHONPATH', '')}".rstrip(":")
+    rows = fan("plugins", PYTHONPATH=path).stdout
+    assert "snail\ttransport\tfan-snail\tbroken\tModuleNotFoundError: " in rows
+    assert fan("call", "greeter.hello", PYTHONPATH=path) == (0, '"Hello World"\n', "")
+    ran = fan("call", "greeter.hello", "-p", "snail://x", PYTHONPATH=path)
+    assert (ran.exit, ran.stdout) == (4, "")
+    said = "'snail' of fan-snail cannot be loaded: ModuleNotFoundError: No module named 'fan_snail'"
+    assert [said in line for line in ran.stderr.splitlines()] == [True, True]
+    assert all(line.startswith("fan: ") for line in ran.stderr.splitlines())

@@ -125,6 +125,48 @@ def test_shon(text: str, value: Any) -> None:
     assert parse_shon(text.split()) == value
 
 
+PLACE = {
+    "type": "object", "required": ["city"],
+    "properties": {"city": {"type": "string"}, "zip": {"type": ["integer", "null"]}},
+}  # fmt: skip
+ANYTHING = MethodInfo(
+    "send",
+    params=(
+        Param("to", {"$ref": "#/$defs/Place"}),
+        Param("by", {"anyOf": [{"type": "string"}, {"type": "null"}]}, required=False),
+        Param("kind", {"enum": ["a", "b"]}, required=False),
+        Param("all", {"type": "array", "items": {"type": "number"}}, required=False),
+        Param("price", {"type": "string", "format": "decimal"}, required=False),
+        Param("free", {}, required=False),
+    ),
+    definitions={"Place": PLACE},
+)
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ('{"to":{"city":"X","zip":null},"by":null,"kind":"a","all":[1,2.5],"price":1}', ""),
+        ('{"to":{"city":"X"},"free":{"a":[null,true]},"price":"1.50"}', ""),
+        ('{"to":{}}', "to[city] is missing"),
+        ('{"to":{"city":"X","zip":"1"}}', 'to[zip]: "1" is not an integer or null'),
+        ('{"to":{"city":"X"},"by":1}', "by: 1 is not text or null"),
+        ('{"to":{"city":"X"},"kind":"c"}', 'kind: "c" is not one of a, b'),
+        ('{"to":{"city":"X"},"all":[1,true]}', "all[1]: true is not a number"),
+        ('[{"city":"X"},"me","a",{}]', "all: {} is not an array"),
+        ('["X"]', 'to: "X" is not an object'),
+    ],
+)
+def test_a_document_is_checked_against_the_schemas(document: str, problem: str) -> None:
+    payload = read_payload((), (document,), None, ENV)
+    found = ""
+    try:
+        check(payload, ANYTHING)
+    except InvalidArgument as exc:
+        found = exc.message
+    assert found == problem
+
+
 def test_shon_leaves_options_around_it_alone() -> None:
     args = ["x.y", "-v", "[", "--v", "1", "]", "--json"]
     assert lift_shon(args) == (["x.y", "-v", "--json"], ["[", "--v", "1", "]"])

@@ -159,7 +159,7 @@ def test_a_bug_is_one_line_and_a_traceback_only_when_asked_for(
     # A package that breaks what the command imports stands for a bug.
     broken = str(private)
     with open(f"{broken}/sitecustomize.py", "w") as file:
-        file.write("import fancli.render\ndel fancli.render.times\n")
+        file.write("import fancli.params\ndel fancli.params.check_peers\n")
     from tests.cli.conftest import variables
 
     path = f"{broken}:{variables().get('PYTHONPATH', '')}".rstrip(":")

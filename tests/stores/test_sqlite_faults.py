@@ -23,9 +23,9 @@ from fan.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from fan.stores import sqlite_schema
 from fan.stores.base import Hint
 from fan.stores.sqlite import SqliteStore
+from fan.stores.sqlite_schema import REGISTRY
 from fan.testing.contracts.store import Eventually, bodies, names, plan, soon, write
 
 #: Starts another process with a store on a path: the fixture `run`.
@@ -152,6 +152,23 @@ def test_a_file_that_may_not_be_read_is_permission_denied(path: str) -> None:
     assert as_user(path, bodies).startswith("permission_denied read_only no ")
 
 
+def test_a_folder_that_may_not_be_entered_is_permission_denied(path: str, folder: Path) -> None:
+    fill(path)
+    folder.chmod(0o000)
+    for act in (bodies, lambda store: write(store, x="2")):
+        answer = as_user(path, act)
+        assert answer.startswith("permission_denied read_only no ")
+        assert path in answer
+    folder.chmod(0o755)
+
+
+def test_a_name_that_no_file_can_have_is_unavailable(folder: Path) -> None:
+    with SqliteStore(str(folder / ("x" * 300))) as store:
+        for act in (bodies, lambda store: write(store, x="2")):
+            with pytest.raises(Unavailable, match="File name too long"):
+                act(store)
+
+
 def test_a_session_needs_a_folder_for_its_lock(path: str) -> None:
     fill(path)
     Path(path + ".locks").mkdir(mode=0o555)
@@ -244,7 +261,7 @@ def test_a_newer_schema_is_refused(path: str) -> None:
     with SqliteStore(path) as store:
         write(store, x="1")
     with contextlib.closing(sqlite3.connect(path)) as db:
-        db.execute(f"PRAGMA user_version = {sqlite_schema.VERSION + 1}")
+        db.execute(f"PRAGMA user_version = {REGISTRY.version + 1}")
     with SqliteStore(path) as store:
         for act in (bodies, lambda store: write(store, x="1")):
             with pytest.raises(FailedPrecondition, match="upgrade fan") as caught:

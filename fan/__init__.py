@@ -37,6 +37,7 @@ _HOME = {
     "Generation": "version_history",
     "Finding": "checks",
     "Foreign": "tools.foreign",
+    "HttpForm": "model",
     "Instance": "model",
     "Interface": "model",
     "Internal": "errors",
@@ -187,6 +188,7 @@ if TYPE_CHECKING:
     from fan.model import Address as Address
     from fan.model import Choice as Choice
     from fan.model import Consumer as Consumer
+    from fan.model import HttpForm as HttpForm
     from fan.model import Instance as Instance
     from fan.model import Interface as Interface
     from fan.model import Letter as Letter

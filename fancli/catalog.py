@@ -19,11 +19,13 @@ _WHOLE = 10_000
 
 def version_rows(info: ServiceInfo) -> list[dict[str, Any]]:
     """One row for each version, the oldest first; `weight` is in basis points."""
+    from fan import plugins
+
     weights = info.route.versions if info.route is not None else {}
     rows = []
     for version in versions(info):
         instances = [i for i in info.instances if i.version == version]
-        schemes = {_transport(a.url) for i in instances for a in i.addresses}
+        schemes = {a.url.partition(":")[0] for i in instances for a in i.addresses}
         rows.append(
             {
                 "service": info.name,
@@ -31,7 +33,7 @@ def version_rows(info: ServiceInfo) -> list[dict[str, Any]]:
                 "weight": weights.get(version, 0),
                 "up": sum(i.state == "up" for i in instances),
                 "all": len(instances),
-                "transports": sorted(schemes),
+                "transports": sorted({plugins.transport_name(scheme) for scheme in schemes}),
                 "unmet": sorted({each for i in instances for each in i.unmet}),
             }
         )
@@ -336,12 +338,6 @@ def event_text(event: Mapping[str, Any]) -> str:
     where = " ".join(event.get("addresses") or ())
     shown = rest if isinstance(rest, str) else _json(rest)
     return " ".join(part for part in (mark, event["kind"], *about, shown, where) if part)
-
-
-def _transport(url: str) -> str:
-    from fan import plugins
-
-    return plugins.transport_name(url.partition(":")[0])
 
 
 def _json(value: Any) -> str:

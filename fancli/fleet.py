@@ -58,8 +58,11 @@ instances_argument: Callable[[Any], Any] = click.argument(
 )
 
 
-def report(common: Common, changed: Sequence[Instance], dry_run: bool, **more: Any) -> None:
-    """Tell which instances a change was of: nothing on stdout but with --json, or of a dry run."""
+def report(
+    common: Common, changed: Sequence[Instance], said: str, dry_run: bool, **more: Any
+) -> None:
+    """Tell which instances a change was of, `said` of each: nothing on stdout but with --json, or
+    of a dry run."""
     named = [f"{instance.service}/{instance.id}" for instance in changed]
     if common.env.is_json:
         dry = {"dry_run": True} if dry_run else {}
@@ -70,6 +73,9 @@ def report(common: Common, changed: Sequence[Instance], dry_run: bool, **more: A
             common.out.text(name)
     elif not named:
         common.out.note("unchanged")
+    else:
+        for name in named:
+            common.out.note(f"{name} {said}")
 
 
 def noting(f: Callable[..., Any]) -> Callable[..., Any]:

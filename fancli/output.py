@@ -98,10 +98,13 @@ class Output:
         self.json(to_json(self._marked(value)))
 
     def _marked(self, value: Any) -> Any:
-        """A result that says of itself that it is old."""
-        if self.env.stale_age is None or not isinstance(value, dict):
-            return value
-        return {**value, "stale": True, "age_s": round(self.env.stale_age, 3)}
+        return {**value, **self.marks} if isinstance(value, dict) else value
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """What a result says of itself when it is old, for its JSON object."""
+        age = self.env.stale_age
+        return {} if age is None else {"stale": True, "age_s": round(age, 3)}
 
     def line(self, value: Any) -> None:
         """A value as one line of NDJSON, on a terminal too."""

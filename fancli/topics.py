@@ -49,7 +49,8 @@ greeter.hello@canary    the routed version with the smaller weight
 --instance ID           this instance and no other
 -p URL                  no registry: http://HOST:PORT, unix:///PATH, amqp://HOST/VHOST,
                         redis://HOST/0, local:MODULE[:CLASS]
---sk KEY                the same shard key reaches the same instance
+--sk KEY                the same shard key reaches the same instance; where a service is sharded by
+                        a path, a path of it, by default made of the call's arguments
 
 Over a broker (amqp, redis) all instances of a version take turns; its URL is the setting amqp_url
 or redis_url, and what -p names may carry a password, which is never shown.
@@ -60,6 +61,31 @@ fan push -t redis       into the service's queue, whether anybody is up or not; 
 fan push --topic T      to all who subscribed, over the setting `queue`, -t or -p
 
 fan discover resolve TARGET --explain says where a call would go, and why.
+"""
+
+_HTTP_SERVICES = """\
+A service that speaks HTTP and knows nothing of fan is registered from a file:
+
+  x-defaults: &json {content_type: application/json}
+  services:
+    - name: billing
+      version: "1.2.0"
+      addr: http://%{LOCAL_IP}:%{PORT:-8080}
+      methods:
+        - {name: ping, url: /ping/}
+        - {<<: *json, name: charge, url: "/customers/{id}/charge", method: POST}
+        - {name: find, url: /search, params: {text: {type: string}}, timeout: 2}
+
+  fan discover register -f services.yaml -- ./billing --port 8080
+  fan call billing.charge id=7 amount:=12.5
+
+%{NAME} is a variable of the environment, %{NAME:-x} has a default; LOCAL_IP is this host's address.
+What is in the braces of a url is taken from the arguments; the others go into the query for GET,
+HEAD, DELETE and OPTIONS, else into the body, as content_type says. A method may also have doc,
+params (name: JSON Schema), query (names that go there all the same), body (the argument that is
+all of the body), idempotent, timeout. Instead of a file: --openapi URL|FILE (3.x).
+
+With CMD the registration lasts as long as CMD runs, and CMD's exit status is ours.
 """
 
 _OUTPUT = """\
@@ -127,7 +153,13 @@ def topic(name: str) -> str | None:
         return _exit_codes()
     if name == "errors":
         return _errors()
-    return {"payload": _PAYLOAD, "env": _ENV, "routing": _ROUTING, "output": _OUTPUT}.get(name)
+    return {
+        "payload": _PAYLOAD,
+        "env": _ENV,
+        "http-services": _HTTP_SERVICES,
+        "routing": _ROUTING,
+        "output": _OUTPUT,
+    }.get(name)
 
 
 #: What `fan help` lists.
@@ -136,6 +168,7 @@ TOPICS: dict[str, str] = {
     "output": "what is printed where, and --json",
     "exit-codes": "what an exit status says",
     "errors": "the error codes; fan help error CODE explains one",
+    "http-services": "services that know nothing of fan",
     "routing": "which version, instance, transport and queue a message goes to",
     "env": "environment variables and files",
 }

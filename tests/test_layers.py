@@ -414,6 +414,8 @@ OWNED = {"sqlite3"}
 #: Drivers that more than one family may use: a module of the standard library, for those who keep
 #: something in a file, and the reader of a format that the library and the program both take.
 SHARED = {"sqlite3": {"sqlite", "database"}, "yaml": {"foreign", "fancli"}}
+#: something in a file.
+SHARED = {"sqlite3": {"sqlite", "database"}, "yaml": {"fancli", "foreign"}}
 #: Modules that may import by a name that is data, which no table of imports can see.
 BY_NAME = {"fan", "fan.loader", "fan.plugins", "fancli.group"}
 

@@ -39,6 +39,7 @@ PUBLIC = {
     "Generation",
     "Finding",
     "Foreign",
+    "HttpForm",
     "Instance",
     "Interface",
     "Internal",

@@ -99,12 +99,12 @@ def interface_at(
     from fan.service import Service, service_name
 
     try:
-        service_name(type(name, (Service,), {"name": name}))
         Version(version)
-    except ValueError as exc:
-        raise _bad(str(exc)) from exc
+        service_name(type("Foreign", (Service,), {"name": name}))
     except InvalidVersion:
         raise _bad(f"{name}: {version!r} is no version (PEP 440, as 1.2.3)") from None
+    except ValueError as exc:
+        raise _bad(str(exc)) from exc
     ordered = tuple(sorted(methods, key=lambda method: method.name))
     bare = Interface(service=name, version=version, doc=doc, methods=ordered)
     digest = hashlib.blake2b(msgspec.json.encode(bare), digest_size=8).hexdigest()

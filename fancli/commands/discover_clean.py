@@ -35,7 +35,7 @@ def deregister(common: Common, *, instance: str, why: str, dry_run: bool, yes: b
         found = named.find(app)
         wants = yes or dry_run or common.out.ask(f"remove {named.text} ({found[0].state})?")
         is_gone = wants and not dry_run and app.operations.deregister(named.service, named.id)
-    report(common, found if is_gone or dry_run else (), dry_run)
+    report(common, found if is_gone or dry_run else (), "is gone", dry_run)
 
 
 @command(

@@ -61,7 +61,7 @@ def drain(
             limit = app.settings.drain_timeout if common.timeout is None else common.timeout
             busy = app.operations.wait_idle(found, limit)
     more = {"busy": [f"{i.service}/{i.id}" for i in busy]} if wait else {}
-    report(common, changed, dry_run, **more)
+    report(common, changed, "is draining", dry_run, **more)
     for instance in busy:
         common.out.warn(f"{instance.service}/{instance.id} still handles calls", is_error=True)
     return Exit.PARTIAL if busy else Exit.OK
@@ -93,7 +93,7 @@ def down(
     named = [parse_named(text) for text in instances]
     with common.app() as app:
         _, changed = _set(app, named, "down", until, why, dry_run)
-    report(common, changed, dry_run)
+    report(common, changed, "is down", dry_run)
 
 
 @command(
@@ -116,7 +116,7 @@ def undrain(
             changed = [i for i in found if i.id in overrides[i.service].overrides]
         else:
             changed = list(app.operations.lift(found))
-    report(common, changed, dry_run)
+    report(common, changed, "speaks for itself again", dry_run)
 
 
 def _set(

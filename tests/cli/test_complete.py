@@ -40,7 +40,9 @@ def complete(fan: Fan, line: str, **vars: str) -> list[str]:
     ("line", "found"),
     [
         ("fan ca", ["plain\tcall"]),
-        ("fan discover resol", ["plain\tresolve"]),
+        ("fan discover res", ["plain\tresolve", "plain\treshard"]),
+        ("fan discover drain gre", ["part\tgreeter/"]),
+        ("fan discover drain greeter@2", ["plain\tgreeter@2.0.0"]),
         ("fan call --time", ["plain\t--timeout"]),
         ("fan call gr", ["part\tgreeter."]),
         ("fan call greeter.he", ["plain\tgreeter.health", "plain\tgreeter.hello"]),

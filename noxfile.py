@@ -128,6 +128,15 @@ def completions(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """The long runs at full length: about an hour. The tests hold a short form of each."""
+    install(session, "test")
+    wanted = {name: os.environ[name] for name in SERVERS if name in os.environ}
+    environment = {**CLEAN, **wanted, "FAN_TEST_LONG": "1"}
+    session.run("pytest", "-m", "soak", *session.posargs, env=environment)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Every ratio of tests/bench against its base line; names after `--` choose files."""
     install(session, "test")

@@ -50,10 +50,17 @@ _HOME = {
     "OutOfRange": "errors",
     "Leftover": "operations",
     "Letter": "model",
+    "Override": "model",
+    "Load": "tools.load",
+    "LoadPlan": "tools.load",
+    "LoadReport": "tools.load",
     "Param": "model",
     "PermissionDenied": "errors",
+    "Profile": "profiles",
+    "Profiles": "profiles",
     "Queue": "model",
     "QueueName": "model",
+    "Recorded": "tools.replay",
     "RemoteError": "errors",
     "Request": "message",
     "ResourceExhausted": "errors",
@@ -79,6 +86,7 @@ _HOME = {
     "Written": "writing",
     "current": "context",
     "decode_result": "codec",
+    "load_profiles": "profiles",
     "load_routes": "loader",
     "load_services": "loader",
     "load_settings": "settings",
@@ -183,6 +191,7 @@ if TYPE_CHECKING:
     from fan.model import Interface as Interface
     from fan.model import Letter as Letter
     from fan.model import MethodInfo as MethodInfo
+    from fan.model import Override as Override
     from fan.model import Param as Param
     from fan.model import Queue as Queue
     from fan.model import QueueName as QueueName
@@ -190,6 +199,9 @@ if TYPE_CHECKING:
     from fan.model import ServiceInfo as ServiceInfo
     from fan.operations import Leftover as Leftover
     from fan.operations import Operations as Operations
+    from fan.profiles import Profile as Profile
+    from fan.profiles import Profiles as Profiles
+    from fan.profiles import load_profiles as load_profiles
     from fan.routes import Config as Config
     from fan.routes import Routes as Routes
     from fan.routing import parse_target as parse_target
@@ -205,7 +217,11 @@ if TYPE_CHECKING:
     from fan.tools.foreign import Foreign as Foreign
     from fan.tools.foreign import read_services as read_services
     from fan.tools.legacy import read_legacy as read_legacy
+    from fan.tools.load import Load as Load
+    from fan.tools.load import LoadPlan as LoadPlan
+    from fan.tools.load import LoadReport as LoadReport
     from fan.tools.openapi import read_openapi as read_openapi
+    from fan.tools.replay import Recorded as Recorded
     from fan.tools.servers import Servers as Servers
     from fan.tools.servers import ServerStatus as ServerStatus
     from fan.version import Versions as Versions

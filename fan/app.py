@@ -287,7 +287,7 @@ class App:
             return found
         with self._lock:
             if name not in self._transports:
-                created = plugins.transport_class(name)(self.settings)  # type: ignore[call-arg]
+                created = plugins.transport_class(name)(self.settings.resolving())  # type: ignore[call-arg]
                 if name == "local":
                     created.serve("", self.dispatcher)
                 self._transports[name] = created

@@ -41,7 +41,7 @@ from fan.readings import (
     overrides_of,
     safely,
 )
-from fan.shard import Sharding, ShardRule
+from fan.shard import ShardRule
 from fan.stores.base import Change, Cut, Plan, Record, Revision
 from fan.stores.rules import now
 from fan.writing import Write, Written, user_name, write
@@ -288,7 +288,7 @@ class Operations:
         """Have the keys of a service spread by another rule, or None by none: one generation, which
         can be rolled back. Raises FailedPrecondition (unrouted) for a service without a route."""
         if rule is not None:
-            Sharding(rule)  # or it is refused
+            rule.check()
         body = msgspec.to_builtins(rule) if rule is not None else {}
         object = ROUTE + service
 

@@ -42,7 +42,10 @@ class Sender:
         self._may_stay = not (options.peers or options.instance or options.shard) and (
             options.transport in ("", "auto", "local")
         )
-        routing = {"timeout": None, "transport": "", "peers": (), "instance": "", "retries": None}
+        routing = {
+            "timeout": None, "transport": "", "peers": (), "instance": "", "retries": None,
+            "retry_delay": None, "retries_all": False, "breaker": True,
+        }  # fmt: skip
         #: Whether these options put nothing into a request; those that choose its way do not count.
         self._has_no_fields = msgspec.structs.replace(options, **routing) == Options()
         self._chain = client_chain(app.middleware, self._pick, self._send)

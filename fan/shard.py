@@ -28,11 +28,17 @@ _MOST_COMBINED = 10_000
 
 
 class ShardRule(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """How a service is sharded. `map` is variable -> value -> ids of instances."""
+    """How a service is sharded. `map` is variable -> value -> ids of instances; `values` are those
+    of a variable that somebody has to have: without them a check knows only what is declared."""
 
     template: str
     mode: Literal["owned", "hashed"] = "hashed"
     map: dict[str, dict[str, list[str]]] = {}
+    values: dict[str, list[str]] = {}
+
+    def check(self) -> None:
+        """Raise InvalidArgument (bad_shard) for one that makes no sense."""
+        Sharding(self)
 
 
 class Sharding:
@@ -45,8 +51,8 @@ class Sharding:
         self._path = _pattern(rule.template)
         #: Whether a key is the one value as it is, and no path.
         self._is_bare = rule.template == f"{{{self.variables[0]}}}"
-        for name in rule.map.keys() - set(self.variables):
-            raise _bad(f"the map names {name!r}, which is no variable of {rule.template}")
+        for name in (rule.map.keys() | rule.values.keys()) - set(self.variables):
+            raise _bad(f"{name!r} is no variable of {rule.template}")
 
     def __repr__(self) -> str:
         return f"<Sharding {self.rule.mode} by {self.rule.template}>"
@@ -128,7 +134,7 @@ class Sharding:
     def _divided(self, known: Iterable[Instance]) -> set[str]:
         """The variables that somebody's ownership speaks of; the others every owner has whole."""
         declared = {name for i in known for name, values in i.shards.items() if values}
-        return (declared | self.rule.map.keys()) & set(self.variables)
+        return (declared | self.rule.map.keys() | self.rule.values.keys()) & set(self.variables)
 
     # Checking
 
@@ -158,6 +164,7 @@ class Sharding:
                 self.rule,
                 template="/".join(f"{{{name}}}" for name in values),
                 map={name: given for name, given in self.rule.map.items() if name in values},
+                values={},
             )
         )
         found = named.narrow(values, live, known)
@@ -168,7 +175,7 @@ class Sharding:
             yield f"overlap: {', '.join(sorted(i.id for i in found))} have {said}"
 
     def _values(self, name: str, known: Iterable[Instance]) -> list[str]:
-        mapped = set(self.rule.map.get(name, {}))
+        mapped = {*self.rule.map.get(name, {}), *self.rule.values.get(name, ())}
         if self.rule.mode == "hashed":
             return sorted(mapped)
         return sorted(mapped.union(*(i.shards.get(name, ()) for i in known)))

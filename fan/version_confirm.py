@@ -23,6 +23,8 @@ from fan.stores.base import HEAD, Entry, Store
 
 #: Seconds between two looks that nobody asked for.
 IDLE = 5.0
+#: Seconds in which hints are gathered: a hundred acknowledgements come as one.
+GATHER = 0.004
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -220,7 +222,8 @@ def looks(store: Store, until: float) -> Iterator[float]:
             if left <= 0:
                 return
             try:
-                hints.get(timeout=min(max(left, 0.0), IDLE))
+                hints.get(timeout=min(left, IDLE))
+                time.sleep(GATHER)
                 while True:
                     hints.get_nowait()
             except Empty:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from fan import Instance, Interface, MethodInfo, Param, ServiceInfo
+    from fan import Instance, Interface, MethodInfo, Override, Param, ServiceInfo
 
 VERSION_COLUMNS = ("service", "version", "weight", "up", "transports", "unmet")
 INSTANCE_COLUMNS = ("id", "version", "state", "addresses", "pid", "host", "started_at", "unmet")
@@ -57,8 +57,8 @@ def versions(info: ServiceInfo) -> list[str]:
     return order.newest_last(known)
 
 
-def instance_row(instance: Instance) -> dict[str, Any]:
-    """One instance."""
+def instance_row(instance: Instance, override: Override | None = None) -> dict[str, Any]:
+    """One instance, and what an operator says of it."""
     return {
         "id": instance.id,
         "service": instance.service,
@@ -71,6 +71,8 @@ def instance_row(instance: Instance) -> dict[str, Any]:
         "unmet": list(instance.unmet),
         "meta": dict(instance.meta),
         "tags": list(instance.tags),
+        "shards": dict(instance.shards),
+        "override": None if override is None else msgspec.to_builtins(override),
     }
 
 
@@ -85,7 +87,7 @@ def service_object(info: ServiceInfo) -> dict[str, Any]:
             {key: value for key, value in row.items() if key != "service"}
             for row in version_rows(info)
         ],
-        "instances": [instance_row(instance) for instance in info.instances],
+        "instances": [instance_row(i, info.overrides.get(i.id)) for i in info.instances],
         "pushes": [method.name for method in methods(info) if method.is_push],
         "topics": sorted({each for method in methods(info) for each in method.topics}),
     }
@@ -107,7 +109,19 @@ def summary(info: ServiceInfo) -> list[str]:
         ),
         *(f"  {m.name} is to be pushed" for m in methods(info) if m.is_push),
         *(f"  {m.name} {_heard(each)}" for m in methods(info) for each in m.topics),
+        *(f"  {line}" for line in _overrides(info)),
     ]
+
+
+def _overrides(info: ServiceInfo) -> list[str]:
+    """Who took which instance out of service, and why."""
+    lines = []
+    for instance in info.instances:
+        said = info.overrides.get(instance.id)
+        if said is not None:
+            why = f": {said.why}" if said.why else ""
+            lines.append(f"{instance.id}  {said.state} by {said.who or 'somebody'}{why}")
+    return lines
 
 
 def interface(info: ServiceInfo, want: str) -> Interface:

@@ -302,6 +302,16 @@ def complete_topic(
     return [_item(name) for name in dict.fromkeys(known) if name.startswith(incomplete)]
 
 
+def complete_profile(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Profiles of the settings."""
+    from fan import load_profiles
+
+    names = load_profiles(env=ctx.obj.vars).profiles
+    return [_item(name) for name in names if name.startswith(incomplete)]
+
+
 def complete_key(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:

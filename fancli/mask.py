@@ -23,6 +23,13 @@ def is_secret(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
+def shown_setting(name: str, value: Any, shows_all: bool) -> Any:
+    """The value of a setting for showing. A reference to a credential (`env:NAME`) holds none."""
+    if shows_all or not isinstance(value, str):
+        return value
+    return MASK if is_secret(name) and value else mask_url(value)
+
+
 def mask_pairs(pairs: Mapping[str, str]) -> dict[str, str]:
     """Headers or baggage for showing."""
     return {name: MASK if is_secret(name) else mask_url(text) for name, text in pairs.items()}

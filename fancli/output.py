@@ -165,6 +165,16 @@ class Output:
         except (OSError, ValueError):
             env.stderr = None
 
+    def paint(self, text: str, *, on_stdout: bool = False) -> None:
+        """Text as it is, on a terminal: for what is redrawn in place."""
+        if on_stdout:
+            self.write(text.encode("utf-8", "surrogateescape"))
+        elif self.env.stderr is not None:
+            try:
+                _write(self.env.stderr, text.encode("utf-8", "surrogateescape"))
+            except (OSError, ValueError):
+                self.env.stderr = None
+
     def note(self, text: str) -> None:
         """Talk that -q silences."""
         if not self.env.is_quiet:

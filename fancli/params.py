@@ -122,6 +122,17 @@ class Duration(click.ParamType[float]):
             raise Usage(f"{_named(param)}{exc.message}", exc.hint, ctx) from None
 
 
+def parse_shards(option: str, given: Iterable[str]) -> dict[str, list[str]]:
+    """`shard1=a,b` as {"shard1": ["a", "b"]}."""
+    found: dict[str, list[str]] = {}
+    for text in given:
+        name, _, values = text.partition("=")
+        if not name.isidentifier() or not all(values.split(",")):
+            raise Usage(f"{option} {text!r}: a name and its values", f"{option} shard1=a,b")
+        found.setdefault(name, []).extend(values.split(","))
+    return found
+
+
 def parse_headers(given: Iterable[str], env: Environment) -> dict[str, str]:
     """Lower-case names and values of `-H 'K: V'`, `-H @FILE` (a header a line), `-H @-`."""
     headers: dict[str, str] = {}

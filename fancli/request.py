@@ -63,6 +63,9 @@ request_options: Callable[[Any], Any] = add_options(
             "-p", "--peer", multiple=True, metavar="URL", help="Address; asks no registry."
         ),
         click.option(
+            "-P", "--peer-list", metavar="FILE|URL", default="", help="Addresses, one a line."
+        ),
+        click.option(
             "--instance",
             metavar="ID",
             default="",
@@ -70,6 +73,14 @@ request_options: Callable[[Any], Any] = add_options(
             help="This instance and no other.",
         ),
         click.option("--sk", "--shard-key", "shard", metavar="KEY", default="", help="Shard key."),
+        click.option(
+            "--rk",
+            "--routing-key",
+            "routing",
+            metavar="KEY",
+            default="",
+            help="The same key reaches the same version.",
+        ),
         click.option("--caller", metavar="NAME", default="", help="Call in this service's name."),
         click.option(
             "--idempotency-key",
@@ -81,6 +92,7 @@ request_options: Callable[[Any], Any] = add_options(
         click.option(
             "--retry", "retries", metavar="N", type=click.IntRange(0, 100), help="Retries."
         ),
+        click.option("--sample/--no-sample", default=None, help="Have the trace recorded, or not."),
         click.option("--dry-run", is_flag=True, help="Show request and route, send nothing."),
     )
 )
@@ -105,6 +117,9 @@ class Asking:
         caller: str,
         key: str,
         retries: int | None,
+        peer_list: str = "",
+        routing: str = "",
+        sample: bool | None = None,
         topic: str = "",
     ) -> None:
         self.common = common
@@ -113,10 +128,17 @@ class Asking:
         self.topic = topic
         self.target = Target("", "") if topic else parse_target(target)
         self.env.target = topic or self.target.name
+        if peer_list:
+            from fancli.peers import read_peers
+
+            peer = (*peer, *read_peers(peer_list, common))
         self.local = [url.partition(":")[2] for url in peer if url.startswith("local:")]
         if self.local and len(peer) > 1:
             raise Usage("-p local:MODULE stands alone")
-        self.payload = read_payload(items, data, click.get_current_context().meta[_SHON], self.env)
+        shon = click.get_current_context().meta[_SHON]
+        self.payload = read_payload(items, data, shon, self.env)
+        #: Whether there is a payload on the command line.
+        self.has_payload = bool(items or data or shon is not None)
         self.options: dict[str, Any] = {
             "timeout": common.timeout,
             "want": self.target.want,
@@ -124,6 +146,7 @@ class Asking:
             "peers": () if self.local else check_peers(peer),
             "instance": instance,
             "shard": shard,
+            "sticky": routing,
             "headers": parse_headers(header, self.env),
             "baggage": parse_baggage(baggage),
             "caller": caller,
@@ -133,29 +156,35 @@ class Asking:
         if caller:
             check_name("--caller", caller)
         self.env.asks_broker = bool(topic) or _is_broker(self.options)
+        #: Whether the trace is to be recorded; None: as the settings say.
+        self.sample = sample
         #: What is registered of the service, once `describe` has read it.
         self.interface: Interface | None = None
         #: What was on the wire, with -vvv.
         self.tap: Tap | None = None
 
     @contextmanager
-    def opened(self) -> Iterator[tuple[App, Client]]:
-        """An App for this request and a client with its options."""
-        with self._app() as app:
+    def opened(self, *, live: bool = False) -> Iterator[tuple[App, Client]]:
+        """An App for this request and a client with its options; a `live` one follows the registry,
+        for many calls."""
+        with self._app(live) as app:
             self.env.timeout = self.common.timeout or app.settings.timeout
+            if self.sample is not None:
+                app.sample = float(self.sample)
             yield app, app.using(**self.options)
 
-    def _app(self) -> App:
+    def _app(self, live: bool) -> App:
         if self.local:
             from fancli.local import host
 
             return host(self.local[0], self.common)
         if self.common.verbose < 3:
-            return self.common.app()
+            return self.common.app(live=live)
         from fancli.tap import Tap
 
         self.tap = Tap()
-        return self.common.app(transports=self.tap.transports(self.common.load().settings))
+        transports = self.tap.transports(self.common.load().settings)
+        return self.common.app(live=live, transports=transports)
 
     def describe(self, app: App) -> MethodInfo | None:
         """What is registered of the method; None where no registry is asked or it knows nothing.

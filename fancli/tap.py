@@ -26,7 +26,7 @@ class Tap:
         from fan import plugins
 
         return {
-            name: Tapped(self, plugins.transport_class(name)(settings))  # type: ignore[call-arg]
+            name: Tapped(self, plugins.transport_class(name)(settings.resolving()))  # type: ignore[call-arg]
             for name in plugins.TRANSPORTS
             if name != "local"
         }

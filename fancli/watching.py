@@ -50,6 +50,23 @@ def watch_services(
         thread.join()
 
 
+def watch_listing(common: Common) -> Generator[list[ServiceInfo], None, None]:
+    """All services now, and again after every change."""
+    from fan import App
+
+    changes: SimpleQueue[None] = SimpleQueue()
+    with App(settings=common.load().settings, name="fan") as app:
+        stop = app.discovery.watch(lambda: changes.put(None))
+        try:
+            while True:
+                changes.get()
+                while not changes.empty():
+                    changes.get()
+                yield app.discovery.services()
+        finally:
+            stop()
+
+
 class _Teller:
     """Makes events of the news."""
 

@@ -35,7 +35,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     `timeout` is seconds; `retries` the attempts after the first; `transport` a scheme; `peers` URLs
     that are called without asking the registry; `instance` an instance id; `want` a version
-    constraint.
+    constraint. `retry_delay` is the pause before each retry in seconds: who names it, or
+    `retries_all`, which tries again whatever failed, spends no retry budget. Without `breaker`
+    an instance that keeps failing is called all the same.
     """
 
     timeout: float | None = None
@@ -51,12 +53,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     principal: str = ""
     key: str = ""
     retries: int | None = None
+    retry_delay: float | None = None
+    retries_all: bool = False
+    breaker: bool = True
     ttl: float | None = None
 
     def __post_init__(self) -> None:
         """Names of headers get lower case. Raises InvalidArgument for a time that is none, and for
         headers and baggage that cannot be sent."""
-        for name, value in (("timeout", self.timeout), ("ttl", self.ttl)):
+        times = (("timeout", self.timeout), ("ttl", self.ttl), ("retry_delay", self.retry_delay))
+        for name, value in times:
             if value is not None and not (type(value) in (int, float) and value == value):
                 raise InvalidArgument(f"{name} is {value!r}: it has to be a number of seconds")
         if self.headers:

@@ -62,6 +62,8 @@ class Breaker(Middleware):
 
     def on_call(self, call: Call, next: CallNext) -> Steps:
         """Raises Unavailable(circuit_open), not executed, at once."""
+        if not call.options.breaker:
+            return (yield from next(call))
         circuits = self._circuits
         instance = call.instance
         key = (call.service, call.method, _where(call) if instance is None else instance.id)

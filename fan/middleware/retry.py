@@ -111,15 +111,17 @@ class Retry(Middleware):
                 elif not (is_first and error.reason in FREE_REASONS and error.is_retryable):
                     if paid >= limit or not self._is_safe(call, error):
                         break
-                    wait = self._pause(paid, error)
-                    if self._clock() + wait >= deadline or not budget.withdraw():
+                    wait = self._pause(paid, error, call.options.retry_delay)
+                    if self._clock() + wait >= deadline:
+                        break
+                    if not _has_own_plan(call) and not budget.withdraw():
                         break
                     paid += 1
                 if wait:
                     yield Sleep(wait)
                 if self._clock() >= deadline:
                     break
-                _prepare(call)
+                _prepare(call, error)
                 try:
                     return (yield from next(call))
                 except FanError as exc:
@@ -130,11 +132,15 @@ class Retry(Middleware):
         finally:
             del error
 
-    def _pause(self, paid: int, error: FanError) -> float:
-        pause = self._random() * min(self._max_delay, self._delay * 2.0**paid)
+    def _pause(self, paid: int, error: FanError, asked: float | None) -> float:
+        pause = asked
+        if pause is None:
+            pause = self._random() * min(self._max_delay, self._delay * 2.0**paid)
         return pause + (error.retry_after_ms or 0) / 1000
 
     def _is_safe(self, call: Call, error: FanError) -> bool:
+        if call.options.retries_all:
+            return True
         if error.is_retryable:
             return error.reason != "payload_too_large"  # it is as large for anybody else
         return call.is_idempotent and error.code in IDEMPOTENT_CODES and not error.is_declared
@@ -179,8 +185,15 @@ def _where(call: Call) -> str:
     return call.address.url if call.address is not None else ""
 
 
-def _prepare(call: Call) -> None:
-    call.key = call.key or call.id
+def _has_own_plan(call: Call) -> bool:
+    """Whether the caller said itself how it is tried again, rather than how often at most."""
+    return call.options.retries_all or call.options.retry_delay is not None
+
+
+def _prepare(call: Call, error: FanError) -> None:
+    if not (call.options.retries_all and error.executed == YES):
+        # Under a new key what has failed runs again, instead of being answered the same.
+        call.key = call.key or call.id
     call.id = new_id()
     call.attempt += 1
     call.instance = call.address = None

@@ -20,6 +20,10 @@ _IDLE = 5.0
 #: Seconds between two looks while the registry cannot be read, or its folder is not there.
 _RETRY = 0.5
 
+#: Seconds before the next look, after looks in a row that found changes and none for us: of the
+#: first, and at most. A hundred who write at once would have each other look ten thousand times.
+_VAIN, _LONGEST_VAIN = 0.002, 0.032
+
 #: Seconds that one look may take.
 _PATIENCE = 2.0
 
@@ -58,6 +62,8 @@ class Watcher:
         self._deaths = 0
         self._alive: frozenset[str] | None = None
         self._suspects: set[str] = set()
+        #: Seconds before the next look, see `_VAIN`.
+        self._pause = 0.0
         self._waker: Waker = waker(channel.path, lock_folder)
         self._thread = threading.Thread(target=self._run, name="fan-registry-watch", daemon=True)
         self._thread.start()
@@ -116,8 +122,11 @@ class Watcher:
                 self._look()
                 if armed != self._channel.opened:
                     continue
+                if self._pause:
+                    time.sleep(self._pause)
                 delay = next(rest, None)
                 if delay is None:
+                    self._pause = 0.0
                     self._suspects.clear()
                 if self._wait(delay):
                     rest = iter(TRAIL)
@@ -163,6 +172,7 @@ class Watcher:
 
     def _look(self) -> None:
         """Compare the registry with what each watch was told, and tell."""
+        version = self._version
         try:
             self._bury()
             self._read()
@@ -174,10 +184,13 @@ class Watcher:
         if self._is_lost:
             self._is_lost = False
             self._tell_all("regained")
+        if version != self._version:
+            self._pause = min(max(2 * self._pause, _VAIN), _LONGEST_VAIN)
         for watch in self._present():
             mark = (self._marks.get(watch.kind), self._marks_of_deaths(watch.kind))
             if mark != watch.seen:
                 watch.seen = mark
+                self._pause = 0.0
                 self._tell(watch, "changed")
 
     def _marks_of_deaths(self, kind: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -62,6 +63,7 @@ class Broker:
         self.handlers = Workers(self.link, self.slots, "fan-amqp-post")
         #: Correlation ids of the calls that were taken and not answered; in the link's thread.
         self.in_hand: set[str | None] = set()
+        self._lock = threading.Lock()
         self._reaper: Consumer | None = None
 
     def __repr__(self) -> str:
@@ -135,16 +137,19 @@ class Broker:
     def reap(self, deadline: float) -> None:
         """Answer the callers of calls that died in a queue, from now on. Raises what keeps the
         broker from being reached."""
-
-        def begin() -> None:
-            if self._reaper is None:
-                self._reaper = Consumer(self.link, dead_calls, _REAPED, self._reap)
-                self.link.add(self._reaper)
-            opened.set_result(self._reaper.opened)
-
-        opened: Future[Future[None]] = Future()
-        self.link.do(begin)
-        wait_for(opened.result(2.0), deadline, self.link)
+        with self._lock:
+            reaper = self._reaper
+            if reaper is None:
+                reaper = self._reaper = Consumer(self.link, dead_calls, _REAPED, self._reap)
+                self.link.do(self.link.add, reaper)
+        try:
+            wait_for(reaper.opened, deadline, self.link)
+        except FanError:
+            with self._lock:
+                if self._reaper is reaper:
+                    self._reaper = None
+            self.link.do(self.link.remove, reaper)
+            raise
 
     def _reap(self, delivery: Delivery) -> None:
         reap(delivery, self.replies)

@@ -60,6 +60,8 @@ def _cause(exc: BaseException) -> BaseException:
         inner = getattr(exc, "exceptions", None) or getattr(exc, "exception", None)
         if isinstance(inner, list | tuple):
             inner = inner[-1] if inner else None
+        if inner is None and exc.args:
+            inner = exc.args[0]
         if not isinstance(inner, BaseException):
             return exc
         exc = inner

@@ -7,6 +7,7 @@ a channel of its own, so that an error, which closes its channel, harms nobody e
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -48,6 +49,8 @@ class Link:
         self._is_over = False
         self._delay = 0.0
         self._retry: Any = None
+        # What pika tells as errors is told by ours; a program without a log shows it to nobody.
+        logging.getLogger("pika").addHandler(_QUIET)
         _LINKS.add(self)
 
     def __repr__(self) -> str:
@@ -233,11 +236,10 @@ class Link:
         if connection is None or self._loop is None:
             self._stop()
             return
-        self._loop.call_later(FAREWELL, guarded(self._stop))
-        try:
+        self._loop.call_later(FAREWELL, guarded(connection.drop))
+        self._loop.call_later(1.5 * FAREWELL, guarded(self._stop))
+        with suppress(Exception):  # it may be on its way down already
             connection.close()
-        except Exception:  # it is on its way down already
-            self._stop()
 
     def _stop(self) -> None:
         if self._loop is not None:
@@ -311,6 +313,7 @@ class Part:
         """Send what waited for the channel."""
 
 
+_QUIET = logging.NullHandler()
 _LINKS: weakref.WeakSet[Link] = weakref.WeakSet()
 #: Links of a parent: kept, because nobody may close their sockets any more.
 _INHERITED: list[Link] = []

@@ -44,7 +44,7 @@ class QueueListener(Listener):
         return f"<QueueListener {self.address.url} {state}, {len(self._taps)} queues>"
 
     def update(self, served: Sequence[Served]) -> None:
-        """Raises what keeps a queue from being consumed, but for a broker that is away now."""
+        """Raises what keeps a queue from being consumed; it is tried again nonetheless."""
         with self._lock:
             if self._is_draining:
                 return

@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Any, ParamSpec
 
 from pika.adapters.select_connection import IOLoop, SelectConnection
+from pika.exceptions import StreamLostError
 
 P = ParamSpec("P")
 
@@ -112,6 +113,10 @@ class Connection(SelectConnection):  # type: ignore[misc]
         self._turns = loop
         self._is_plain = parameters.ssl_options is None
         super().__init__(parameters, custom_ioloop=loop, **callbacks)
+
+    def drop(self) -> None:
+        """Close the socket, without a word to a broker that does not answer."""
+        self._terminate_stream(StreamLostError("the broker did not answer"))
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if not self._frames:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from fan.errors import FanError, Unavailable, Unimplemented
+from fan.errors import DeadlineExceeded, FanError, Unavailable, Unimplemented
 from fan.message import Response
 from fan.transports.amqp_consumer import Delivery
 from fan.transports.amqp_failures import too_large
@@ -114,6 +115,9 @@ class CallJob:
                 "a message in the queue of %s is no call: %s", served.service, exc
             )
             return self._failure(exc)
+        if request.deadline_ms is not None and request.deadline_ms < time.time() * 1000:
+            late = "the call came out of its queue after its deadline"
+            return self._failure(DeadlineExceeded(late, reason="expired_in_queue"))
         again = request.attempt + delivery.is_redelivered
         request = msgspec.structs.replace(
             request, want=served.version, instance=served.instance, attempt=again

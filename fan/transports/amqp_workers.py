@@ -11,6 +11,9 @@ from typing import Protocol
 from fan.transports.amqp_link import Link
 from fan.transports.amqp_loop import report
 
+#: Threads that are started beyond the one that is needed: then a steady load soon needs no more.
+_FEW = 3
+
 
 class Job(Protocol):
     """Something to be handled."""
@@ -65,11 +68,15 @@ class Workers:
             return
         self._running += 1
         if self._running > len(self._threads) and not self._is_closed:
-            number = len(self._threads)
-            thread = threading.Thread(target=self._work, name=f"{self._name}-{number}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            for number in range(len(self._threads), min(self.slots, self._running + _FEW)):
+                self._hire(number)
         self._jobs.put(job)
+
+    def _hire(self, number: int) -> None:
+        name = f"{self._name}-{number}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _work(self) -> None:
         jobs, link, ended = self._jobs, self._link, self._ended

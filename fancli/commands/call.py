@@ -1,29 +1,38 @@
-"""`fan call`: one call, and its result on stdout."""
+"""`fan call`: one call, and its result on stdout; or many."""
 
 from __future__ import annotations
 
-import os
-from contextlib import closing
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
-from fancli.exits import Exit, exit_of
+from fancli.call_options import How, call_options, check, with_bare_wait
+from fancli.complete import complete_target
+from fancli.exits import Exit
 from fancli.options import Common, common, reading
-from fancli.params import Usage
-from fancli.request import Asking, PayloadCommand, request_options, target_argument
+from fancli.params import Usage, parse_name
+from fancli.request import Asking, PayloadCommand, request_options
 
 if TYPE_CHECKING:
-    from fan import Client, Response, Result
+    from fan import App, Choice, Client, FanError, MethodInfo
+    from fancli.calling import Caller
     from fancli.payload import Payload
+    from fancli.recording import Tape
+    from fancli.request_file import RequestFile
+    from fancli.show import Show
 
-_BYTES = "application/octet-stream"
+
+class CallCommand(PayloadCommand):
+    """`--wait-ready` may do without a value, which the next word is not."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_bare_wait(args))
 
 
 @click.command(
     "call",
-    cls=PayloadCommand,
+    cls=CallCommand,
     short_help="Call a method and print its result.",
     examples=(
         "fan call greeter.hello name=Ada",
@@ -34,210 +43,191 @@ _BYTES = "application/octet-stream"
         "fan call greeter.slow s=3 --timeout 300ms",
         "fan call greeter.hello name=Ada -p http://127.0.0.1:8080",
         "fan call greeter.count n=1000000 | head -1",
+        "fan call greeter.hello --each -c 8 < names.ndjson",
+        "fan call greeter.hello name=Ada --against @1 @2",
+        "fan call greeter.hello name=Ada --wait-ready=30s --retry 3",
+        "fan call -f get.fan -A name=Bob",
+        "fan call greeter.hello name=Ada --as curl",
     ),
 )
-@target_argument
+@click.argument("target", required=False, default="", shell_complete=complete_target)
 @request_options
-@click.option("-r", "--raw", is_flag=True, help="A text result without quotes, bytes as they are.")
-@click.option("-o", "--output", metavar="FILE", default="", help="Write the result to a file.")
-@click.option("--meta", is_flag=True, help="Version, instance and timing on stderr.")
+@call_options
 @common
 @reading
-def call(
-    common: Common, *, raw: bool, output: str, meta: bool, dry_run: bool, **request: Any
-) -> int:
+def call(common: Common, *, dry_run: bool, **given: Any) -> int:
     """Call SERVICE.METHOD[@VERSION] and print its result.
 
     The payload is ITEMs (name=text, n:=JSON, tags[]=, addr[city]=, note=@FILE, =positional), one
-    JSON document, -d, or SHON. `fan help payload` has it all.
+    JSON document, -d, or SHON. `fan help payload` has it all, `fan help files` what -f reads.
     """
-    asking = Asking(common, **request)
-    show = Show(common, is_raw=raw, path=output, wants_meta=meta)
-    with asking.opened() as (app, client):
+    how = How(**{name: given.pop(name) for name in How.__struct_fields__})
+    check(how, is_dry=dry_run, is_json=common.env.is_json)
+    file = _file(common, how)
+    asking = _asking(common, how, file, given)
+    from fancli.calling import Caller
+    from fancli.show import Show
+
+    show = Show(common, how)
+    with _tape(how) as tape, asking.opened(live=how.each or how.repeats) as (app, client):
+        if how.wait_ready:
+            from fancli.ready import wait_ready
+
+            client = wait_ready(app, asking, client, how.wait_ready)
         method = asking.describe(app)
-        payload = asking.arguments(method, checked=dry_run)
+        payload = _payload(asking, how, method, checked=dry_run)
         if dry_run:
             common.out.object(asking.echo("call", payload, asking.choice(app, client)))
             return Exit.OK
-        asking.talk_route(app, client, payload)
-        if method is not None and method.is_stream:
-            return _stream(asking, client, payload, show)
-        return _call(asking, client, payload, show)
+        caller = Caller(asking, client, method, tape=tape)
+        if file is not None:
+            caller.expect = file.expect
+        return _run(app, caller, how, show, payload)
 
 
-def _call(asking: Asking, client: Client, payload: Payload, show: Show) -> int:
-    from fan import Unimplemented
+def _file(common: Common, how: How) -> RequestFile | None:
+    """The request file; its timeout is that of the command where there is none."""
+    if not how.file:
+        return None
+    from fancli.request_file import read_request
 
-    target = asking.target
-    try:
-        result = client.request(target.service, target.method, *payload.encode())
-    except Unimplemented as exc:
-        # Without a registry only the callee knows that the method is a stream; it has not run.
-        if exc.reason != "streaming_unsupported" or not (asking.options["peers"] or asking.local):
-            raise
-        return _stream(asking, client, payload, show)
-    finally:
-        _talk_wire(asking)
-    show.result(asking, result)
+    file = read_request(how.file, how.arguments, common.env)
+    if file.timeout is not None:
+        common.fall_back(file.timeout)
+    return file
+
+
+def _asking(common: Common, how: How, file: RequestFile | None, given: dict[str, Any]) -> Asking:
+    """The request, from the command line first and the file second."""
+    target, items = given.pop("target"), given.pop("items")
+    if file is not None:
+        if _is_item(target):
+            target, items = "", (target, *items)
+        target = target or file.target
+    if not target:
+        raise Usage("a TARGET is needed", "fan call SERVICE.METHOD; fan call --help")
+    if how.health:
+        service, want = parse_name("TARGET", target)
+        target = f"{service}.health{want and '@'}{want}"
+    if how.against and "@" in target:
+        raise Usage(f"--against names the versions, and TARGET {target!r} one more")
+    wants = how.against or ()
+    if not all(want.removeprefix("@").strip() for want in wants):
+        raise Usage(f"--against {' '.join(wants)}: no version behind the @", "--against @1 @2")
+    asking = Asking(common, target=target, items=items, **given)
+    if asking.has_payload and (how.each or how.health):
+        other = "--each" if how.each else "--health"
+        raise Usage(f"{other} and a payload: {other} has its own, or none")
+    asking.options |= {
+        "retry_delay": how.retry_delay,
+        "retries_all": how.retries_all,
+        "breaker": not how.no_breaker,
+    }
+    if file is not None:
+        _merge(asking, file)
+    return asking
+
+
+def _is_item(text: str) -> bool:
+    """Whether what stands where a target may is one of the items."""
+    return text[:1] in ("{", "[") or "=" in text.partition("@")[0]
+
+
+def _merge(asking: Asking, file: RequestFile) -> None:
+    """What the file says and the command line does not."""
+    for name, pairs in (("headers", file.headers), ("baggage", file.baggage)):
+        asking.options[name] = {**pairs, **asking.options[name]}
+    if file.payload is None:
+        return
+    own, theirs = asking.payload, file.payload
+    if not asking.has_payload:
+        asking.payload = theirs
+    elif not (own.raw or own.args or theirs.args):  # by name, both of them
+        own.kwargs = {**theirs.kwargs, **own.kwargs}
+
+
+def _tape(how: How) -> AbstractContextManager[Tape | None]:
+    """What --record keeps."""
+    if not how.record:
+        return nullcontext()
+    from fancli.recording import Tape
+
+    return Tape(how.record)
+
+
+def _payload(asking: Asking, how: How, method: MethodInfo | None, *, checked: bool) -> Payload:
+    """The payload as values; that of --edit is the user's."""
+    payload = asking.arguments(method, checked=checked and not how.wants_editor and not how.each)
+    if not how.wants_editor:
+        return payload
+    from fancli.edit_payload import edited
+
+    return edited(asking, method, payload)
+
+
+def _run(app: App, caller: Caller, how: How, show: Show, payload: Payload) -> int:
+    """What the options make of it."""
+    asking, client = caller.asking, caller.client
+    if how.language:
+        from fancli.transcribe import transcribed
+
+        is_stream = caller.is_stream
+        text = transcribed(asking, client, payload, how.language, is_stream=is_stream)
+        asking.common.out.text(text)
+        return Exit.OK
+    if how.explain or set(how.parts) & set("HBr"):
+        choice = asking.choice(app, client)
+        show.before(asking, payload, choice)
+        caller.client = _pinned(client, choice)
+    asking.talk_route(app, client, payload)
+    if how.each:
+        from fancli.many import each
+
+        return each(caller, how, show)
+    if how.repeats:
+        from fancli.many import repeat
+
+        return repeat(caller, how, show, payload)
+    if how.fanout:
+        from fancli.several import fanout
+
+        return fanout(app, caller, payload, wants_diff=how.diff)
+    if how.against:
+        from fancli.several import against
+
+        return against(caller, payload, how.against)
+    return _one(caller, how, show, payload)
+
+
+def _pinned(client: Client, choice: Choice | None) -> Client:
+    """A client that calls what was chosen, and nothing else."""
+    if choice is None or choice.instance is None:
+        return client
+    where = {"instance": choice.instance.id, "want": choice.version, "transport": choice.transport}
+    return client.using(**where)
+
+
+def _one(caller: Caller, how: How, show: Show, payload: Payload) -> int:
+    """One call, and its result."""
+    from fancli.calling import print_stream, report
+
+    body = payload.encode()
+    answer = None if caller.is_stream else caller.plain(*body)
+    if answer is None:
+        return print_stream(caller, show, *body)
+    if answer.error is not None:
+        raise answer.error
+    if answer.result is None or "error" in answer.found:
+        return report(caller, answer)
+    if how.health and answer.result.value != "ok":
+        raise _unwell(answer.result.value)
+    show.result(caller.asking, answer.result)
     return Exit.OK
 
 
-def _stream(asking: Asking, client: Client, payload: Payload, show: Show) -> int:
-    from fan import FanError
+def _unwell(value: Any) -> FanError:
+    from fan import Unknown
+    from fancli.render import to_json
 
-    target, count = asking.target, 0
-    chunks = client.open_stream(target.service, target.method, *payload.encode())
-    try:
-        with closing(chunks):  # type: ignore[type-var]
-            for response in chunks:
-                _talk_wire(asking)
-                if response.kind == "chunk":
-                    show.item(response, count)
-                    count += 1
-                last = response
-    except FanError as exc:
-        if not asking.env.is_json:
-            raise
-        exc.target = exc.target or target.name
-        status = exit_of(exc.code, exc.reason, exc.executed)
-        asking.common.out.line(
-            {**asking.common.out.failure_of(exc, status), "kind": "end", "items": count}
-        )
-        return status
-    show.end(asking, last, count)
-    return Exit.OK
-
-
-def _talk_wire(asking: Asking) -> None:
-    if asking.tap is not None:
-        for line in asking.tap.take(asking.env.show_secrets):
-            asking.common.out.talk(line)
-
-
-class Show:
-    """How the result is shown."""
-
-    def __init__(self, common: Common, *, is_raw: bool, path: str, wants_meta: bool) -> None:
-        self._common = common
-        self._out = common.out
-        self._env = common.env
-        self._is_raw = is_raw
-        self._path = path
-        self._wants_meta = wants_meta
-        self._has_begun = False
-        folder = os.path.dirname(path) or "."
-        if path and (os.path.isdir(path) or not os.access(folder, os.W_OK)):
-            raise Usage(f"-o {path}: cannot be written")  # better said before something is sent
-
-    def result(self, asking: Asking, result: Result) -> None:
-        """The one result of a call. Raises Internal (malformed_reply)."""
-        value = result.value
-        response = result.response
-        document = _document(response, value)
-        if self._common.verbose == 2:
-            self._out.talk(f"< {document.decode()}")
-        if self._env.is_json:
-            from fancli.render import to_json
-
-            document = to_json(self._envelope(asking, result, document))
-            self._print(document)
-        elif self._is_raw and isinstance(value, (str, bytes)):
-            self._write(value if isinstance(value, bytes) else f"{value}\n".encode())
-        elif self._path and isinstance(value, bytes):
-            self._write(value)
-        else:
-            self._print(document)
-        if self._wants_meta or self._common.verbose:
-            self._meta(result)
-
-    def item(self, response: Response, seq: int) -> None:
-        """One item of a stream, in a line."""
-        from fan import decode_result
-
-        value = decode_result(response)
-        document = _document(response, value)
-        if self._env.is_json:
-            item = {"v": 1, "ok": True, "kind": "item", "seq": seq, "result": msgspec.Raw(document)}
-            self._write(msgspec.json.encode(item) + b"\n")
-        elif self._is_raw and isinstance(value, (str, bytes)):
-            self._write(value if isinstance(value, bytes) else f"{value}\n".encode())
-        else:
-            self._write(document + b"\n")
-
-    def end(self, asking: Asking, last: Response, count: int) -> None:
-        """The end of a stream; on stdout only JSON says it."""
-        if self._wants_meta or self._common.verbose:
-            self._out.talk(f"* {_served_by(last.version, last.instance)}, items={count}")
-        if self._env.is_json:
-            from fancli.render import to_json
-
-            end = {
-                "v": 1,
-                "ok": True,
-                "kind": "end",
-                "target": asking.target.name,
-                "version": last.version or None,
-                "instance": last.instance or None,
-                "gen": last.gen or None,
-                "items": count,
-            }
-            self._write(to_json(end) + b"\n")
-
-    def _envelope(self, asking: Asking, result: Result, document: bytes) -> dict[str, Any]:
-        from fancli.mask import mask_pairs
-        from fancli.render import times
-
-        headers = dict(result.response.headers)
-        return {
-            "v": 1,
-            "ok": True,
-            "target": asking.target.name,
-            "version": result.version or None,
-            "transport": result.transport,
-            "instance": result.instance or None,
-            "gen": result.gen or None,
-            "result": msgspec.Raw(document),
-            "headers": headers if self._env.show_secrets else mask_pairs(headers),
-            "trace_id": result.trace_id,
-            "attempts": result.attempts,
-            "timing_ms": times(result.timing_ms),
-        }
-
-    def _meta(self, result: Result) -> None:
-        timing = " ".join(f"{name}={ms:.3f}ms" for name, ms in result.timing_ms.items())
-        self._out.talk(
-            f"* {_served_by(result.version, result.instance)}"
-            f" over {result.transport}, attempts={result.attempts} trace={result.trace_id} {timing}"
-        )
-
-    def _print(self, document: bytes) -> None:
-        if self._path:
-            self._write(document + b"\n")
-        else:
-            self._out.json(document)
-
-    def _write(self, data: bytes) -> None:
-        if not self._path:
-            self._out.write(data)
-            return
-        from fancli.output import StdoutFailed
-
-        try:
-            with open(self._path, "ab" if self._has_begun else "wb") as file:
-                file.write(data)
-        except OSError as exc:
-            raise StdoutFailed(exc.strerror or str(exc), self._path) from exc
-        self._has_begun = True
-
-
-def _served_by(version: str, instance: str) -> str:
-    return f"{version or 'version unknown'} {instance or 'instance unknown'}"
-
-
-def _document(response: Response, value: Any) -> bytes:
-    """The result as compact JSON: what came, not what a decoder made of its numbers."""
-    if response.content_type == _BYTES:
-        from fancli.render import to_json
-
-        return to_json(value)
-    return msgspec.json.format(response.body, indent=-1) if response.body else b"null"
+    said = value if isinstance(value, str) else to_json(value).decode()
+    return Unknown(f"not well: {said}", reason="unhealthy", executed="yes", details=value)

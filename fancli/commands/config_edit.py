@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from fancli.configs import key_argument, opened, parse_json
+from fancli.editor import discard, run_editor, write_draft
 from fancli.group import command
 from fancli.options import Common, common
 from fancli.params import read_text
@@ -39,7 +39,7 @@ def edit(common: Common, *, writing: Writing, key: str) -> int:
         is_text = isinstance(entry.value, str)
         path = _written(key, entry.value, is_text)
         try:
-            _run(common.env, path)
+            run_editor(common.env, path)
             value = _read(path, is_text, common.env)
             # The editor took its time: the budget begins anew.
             done = config.set(key, value, if_rev=entry.rev, how=writing.how)
@@ -49,46 +49,13 @@ def edit(common: Common, *, writing: Writing, key: str) -> int:
         except BaseException:
             common.out.note(f"what was edited is in {path}")
             raise
-        os.unlink(path)
+        discard(path)
     return writing.report(done)
 
 
 def _written(key: str, value: Any, is_text: bool) -> str:
-    from tempfile import mkstemp
-
-    name = "".join(c if c.isalnum() else "-" for c in key)[-40:]
-    fd, path = mkstemp(prefix=f"fan-{name}-", suffix=".txt" if is_text else ".json")
     body = value if is_text else msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-    with open(fd, "w", encoding="utf-8", newline="") as file:
-        file.write(f"{body}\n")  # as editors end a text; taken away again
-    return path
-
-
-def _run(env: Environment, path: str) -> None:
-    """Run the editor and wait for it. Raises FailedPrecondition where it cannot be or failed."""
-    import shlex
-    import signal
-    import subprocess
-
-    from fan import FailedPrecondition
-
-    editor = env.vars.get("VISUAL") or env.vars.get("EDITOR") or "vi"
-    # A Ctrl-C is the editor's. A handler, since what is ignored would be ignored by it, too.
-    before = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        # As git does it: the variable is a command line of the shell.
-        line = f"{editor} {shlex.quote(path)}"
-        status = subprocess.run(["/bin/sh", "-c", line], env=dict(env.vars), check=False).returncode
-    except OSError as exc:
-        raise FailedPrecondition(
-            f"the editor {editor} cannot be run: {exc.strerror}", reason="editor_failed"
-        ) from exc
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if status:
-        raise FailedPrecondition(
-            f"the editor {editor} ended with {status}: nothing was changed", reason="editor_failed"
-        )
+    return write_draft(key, body, ".txt" if is_text else ".json")
 
 
 def _read(path: str, is_text: bool, env: Environment) -> Any:

@@ -3,7 +3,9 @@ be up."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -17,6 +19,7 @@ from fancli.options import Common, common, listing, reading
 from fancli.output import Format
 from fancli.params import Usage, check_name, check_transport, parse_name
 from fancli.request import route_of
+from fancli.watching import watch_listing
 
 if TYPE_CHECKING:
     from fan import App, ServiceInfo
@@ -24,20 +27,50 @@ if TYPE_CHECKING:
 @command(
     "list",
     short_help="Every service and version.",
-    examples=("fan discover list", "fan discover list --format name", "fan discover list --json"),
+    examples=("fan discover list", "fan discover list --format name", "fan discover list --watch"),
 )
+@click.option("--watch", is_flag=True, help="Then each row that changes, until Ctrl-C.")
 @common
 @reading
 @listing
-def list_(common: Common, *, render: tuple[Format, bool]) -> None:
+def list_(common: Common, *, watch: bool, render: tuple[Format, bool]) -> None:
     """List services: a row for each version, with its weight in the route, its instances that are
     up and all of them, their transports, and dependencies that nobody meets."""
+    if watch:
+        _watch(common, render)
+        return
     with common.app() as app:
         infos = app.discovery.services()
-    rows = [row for info in infos for row in catalog.version_rows(info)]
+    rows = _rows(infos)
     if not rows:
         space = app.settings.namespace
         common.out.hint(f"nothing is registered in namespace {space}; fan demo starts something")
+    _print(common, rows, render)
+
+
+def _watch(common: Common, render: tuple[Format, bool]) -> None:
+    """Every row, and from then on those that are not as they were; `all` is 0 of one that went."""
+    known: dict[tuple[str, str], dict[str, Any]] = {}
+    with closing(watch_listing(common)) as listings:
+        for infos in listings:
+            now = {(row["service"], row["version"]): row for row in _rows(infos)}
+            gone = [
+                {**row, "weight": 0, "up": 0, "all": 0, "transports": [], "unmet": []}
+                for key, row in known.items()
+                if key not in now
+            ]
+            changed = [row for key, row in now.items() if known.get(key) != row]
+            _print(common, [*changed, *gone], render)
+            known = now
+
+
+def _rows(infos: Sequence[ServiceInfo]) -> list[dict[str, Any]]:
+    return [row for info in infos for row in catalog.version_rows(info)]
+
+
+def _print(
+    common: Common, rows: Sequence[dict[str, Any]], render: tuple[Format, bool]
+) -> None:
     if render[0] in ("table", "name"):
         rows = [catalog.shown(row) for row in rows]
     common.out.rows(rows, catalog.VERSION_COLUMNS, render[0], wants_head=render[1])
@@ -72,7 +105,7 @@ def show(common: Common, *, service: str, render: tuple[Format, bool]) -> int:
     if common.env.is_json and not slash:
         common.out.object({"v": 1, "ok": True, **catalog.service_object(info)})
         return Exit.OK
-    rows = [catalog.instance_row(instance) for instance in instances]
+    rows = [catalog.instance_row(i, info.overrides.get(i.id)) for i in instances]
     if slash and common.env.is_json:
         common.out.object({"v": 1, "ok": True, **rows[0]})
         return Exit.OK

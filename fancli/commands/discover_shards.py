@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fancli.complete import complete_service
 from fancli.group import command
 from fancli.options import Common, common
-from fancli.params import Usage, check_name
+from fancli.params import Usage, check_name, parse_shards
 from fancli.writes import Writing, writing
+
+if TYPE_CHECKING:
+    from fan import ShardRule
 
 
 @command(
@@ -37,6 +41,13 @@ from fancli.writes import Writing, writing
     multiple=True,
     help="These instances have this value. May be repeated.",
 )
+@click.option(
+    "--values",
+    "wanted",
+    metavar="NAME=V,V",
+    multiple=True,
+    help="Values that somebody has to have, for `check`. May be repeated.",
+)
 @click.option("--none", is_flag=True, help="Not sharded any more.")
 @common
 @writing
@@ -48,6 +59,7 @@ def reshard(
     template: str,
     mode: str | None,
     pairs: tuple[str, ...],
+    wanted: tuple[str, ...],
     none: bool,
 ) -> int:
     """Say which instance a call goes to by its shard key, which is given (--sk) or made of the
@@ -58,20 +70,27 @@ def reshard(
     A key that no instance has is refused, as is a call without one; `fan discover check` tells of
     such holes beforehand.
     """
-    from fan import ShardRule
-
     check_name("SERVICE", service)
     common.env.target = service
-    if none and (template or mode or pairs):
+    if none and (template or mode or pairs or wanted):
         raise Usage("--none and another option", "one of them")
     if not none and not template:
         raise Usage("--template is missing", "--template '/store/{shard1}/', or --none")
-    rule = None
-    if template:
-        rule = ShardRule(template, mode or "hashed", _parse_map(pairs))  # type: ignore[arg-type]
+    rule = _rule(template, mode or "hashed", pairs, wanted) if template else None
     with common.app() as app:
         done = app.operations.reshard(service, rule, writing.how)
     return writing.report(done)
+
+
+def _rule(template: str, mode: Any, pairs: Sequence[str], wanted: Sequence[str]) -> ShardRule:
+    from fan import InvalidArgument, ShardRule
+
+    rule = ShardRule(template, mode, _parse_map(pairs), parse_shards("--values", wanted))
+    try:
+        rule.check()
+    except InvalidArgument as exc:
+        raise Usage(exc.message, "--template '/store/{shard1}/item/{shard2}/'") from exc
+    return rule
 
 
 def _parse_map(pairs: Sequence[str]) -> dict[str, dict[str, list[str]]]:

@@ -10,7 +10,7 @@ import click
 
 from fancli.group import command
 from fancli.options import Common, common
-from fancli.params import Duration, Usage, check_bind, check_name
+from fancli.params import Duration, Usage, check_bind, check_name, parse_shards
 
 if TYPE_CHECKING:
     from fan import App, Instance
@@ -101,7 +101,7 @@ def serve(
     where = tuple(check_bind(spec) for spec in transports) or ("ipc",)
     for text in ids:
         check_name("--id", text)
-    owned = _parse_shards(shards)
+    owned = parse_shards("--shard", shards)
     if reload:
         from fancli.processes import variables_of
         from fancli.reload import run_reloading
@@ -205,17 +205,6 @@ def _routes(modules: Sequence[str]) -> Any:
         return load_routes(modules)
     except InvalidArgument as exc:
         raise Usage(str(exc), "put them into one class") from exc
-
-
-def _parse_shards(given: Sequence[str]) -> dict[str, list[str]]:
-    """`shard1=a,b` as {"shard1": ["a", "b"]}."""
-    owned: dict[str, list[str]] = {}
-    for text in given:
-        name, _, values = text.partition("=")
-        if not name.isidentifier() or not all(values.split(",")):
-            raise Usage(f"--shard {text!r}: a name and its values", "--shard shard1=a,b")
-        owned.setdefault(name, []).extend(values.split(","))
-    return owned
 
 
 def _set_up_logs(verbose: int) -> None:

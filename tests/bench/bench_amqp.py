@@ -143,6 +143,7 @@ class BareLoop:
         self.seconds = 0.0
         self._connection = pika.SelectConnection(pika.URLParameters(url), self._opened)
         self._connection.ioloop.start()
+        self._connection.ioloop.close()
 
     def _opened(self, connection: Any) -> None:
         connection.channel(on_open_callback=self._ready)

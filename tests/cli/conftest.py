@@ -105,6 +105,30 @@ def on_terminal() -> Callable[..., Ran]:
     return run
 
 
+@pytest.fixture
+def screen() -> Callable[..., Ran]:
+    """Run the program with stdin, stdout and stderr on one terminal; what it shows is stdout."""
+
+    def run(*args: str, columns: int = 80, keys: bytes = b"", **vars: str) -> Ran:
+        ours, theirs = pty.openpty()
+        ioctl(theirs, TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        process = subprocess.Popen(
+            [*PROGRAM, *args], stdin=theirs, stdout=theirs, stderr=theirs,
+            env=variables({"TERM": "xterm", **vars}), start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        try:
+            os.write(ours, keys)
+            shown = _drain(ours)
+            return Ran(process.wait(HANG), shown.decode().replace("\r\n", "\n"), "")
+        finally:
+            process.kill()
+            process.wait()
+            os.close(ours)
+
+    return run
+
+
 def _drain(fd: int) -> bytes:
     """Everything until the other side closes."""
     data = b""

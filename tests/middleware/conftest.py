@@ -78,8 +78,9 @@ def unfinished() -> Callable[[Any], Steps]:
 def make_call() -> Callable[..., Call]:
     def make(instance: str = "one", retries: int | None = None, **kwargs: Any) -> Call:
         picked = Instance(id=instance, service="shop", version="1.0.0") if instance else None
+        how = {k: kwargs.pop(k) for k in ("retry_delay", "retries_all", "breaker") if k in kwargs}
         given = {"service": "shop", "method": "buy", "id": "id-1", "deadline": 1005.0, **kwargs}
-        return Call(options=Options(retries=retries), instance=picked, **given)
+        return Call(options=Options(retries=retries, **how), instance=picked, **given)
 
     return make
 

@@ -251,3 +251,9 @@ def test_the_error_keeps_its_own_traceback(layer, clock, callee, make_call):
     with pytest.raises(errors.Unknown) as caught:
         clock.drive(layer.on_call(make_call(), callee(error)))
     assert not any("pybreaker" in str(entry.path) for entry in caught.traceback)
+
+
+def test_whoever_wants_no_breaker_calls_all_the_same(run):
+    trip(run)
+    assert run(breaker=False) == "ok"
+    assert run() == "circuit_open"

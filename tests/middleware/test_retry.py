@@ -286,3 +286,28 @@ def test_failed_calls_leave_no_garbage(layer, clock, make_call):
         assert not [o for o in gc.get_objects() if isinstance(o, Gone)]
     finally:
         gc.enable()
+
+
+def test_whoever_names_the_pause_gets_it_every_time_and_spends_no_budget(clock, attempts):
+    empty = Retry(budget=0.0, reserve=0.0, clock=clock, random=lambda: 1.0)
+    assert attempts(*[refused()] * 4, layer=empty, retries=3, retry_delay=0.5) == 4
+    assert clock.slept == [0.5, 0.5, 0.5]
+
+
+def test_whatever_failed_is_tried_again_where_the_caller_says_so(attempts):
+    again = {"retries": 2, "retries_all": True}
+    assert attempts(lost(), OutOfStock("none"), **again) == 3
+    assert attempts(errors.InvalidArgument("no"), retries=0, retries_all=True) == 1
+
+
+def test_what_failed_for_certain_runs_again_under_a_new_key(layer, clock, callee, make_call):
+    call = make_call(retries=2, retries_all=True)
+    inner, keys = callee(errors.Unknown("x", executed="yes"), lost()), []
+
+    def noting(call):
+        keys.append(call.key or call.id)
+        return inner(call)
+
+    clock.drive(layer.on_call(call, noting))
+    first, second, third = keys
+    assert first != second == third

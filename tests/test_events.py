@@ -155,6 +155,29 @@ def test_a_function_hears_of_a_topic_until_it_is_closed(make: Any, broker: FakeB
     assert heard == [((1,), {"n": 2}, {"x-one": "1"})]
 
 
+def test_what_a_draining_subscriber_is_given_goes_back_unhandled(
+    make: Any, broker: FakeBroker
+) -> None:
+    app = make()
+    heard: list[int] = []
+    with app.subscribe("stock.changed", heard.append) as subscriber:
+        app.publish("stock.changed", 1)
+        subscriber.drain()
+        app.publish("stock.changed", 2)
+    refused = broker.answers[-1]
+    assert heard == [1]
+    assert (refused.code, refused.reason, refused.executed) == ("unavailable", "draining", "no")
+
+
+def test_where_a_push_would_go_is_told_without_sending_it(make: Any, broker: FakeBroker) -> None:
+    make(Shop()).start(("fake",))
+    client = make().client
+    choice = client.resolve("shop", "order", kind="push")
+    assert (choice.address.url, choice.instance) == ("fake:broker", None)
+    assert choice.why
+    assert broker.requests == []
+
+
 def test_the_interface_tells_what_a_method_subscribes_to(make: Any) -> None:
     make(Shop()).start(())
     interface = make().discovery.service("shop").interface_for()

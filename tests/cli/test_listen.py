@@ -127,10 +127,13 @@ def test_a_reader_that_goes_ends_it_though_nothing_comes(broker: str) -> None:
     assert process.stdout is not None
     assert process.stderr is not None
     with process, process.stderr as talk:
-        assert talk.readline().startswith(b"listening")
-        process.stdout.close()
-        assert process.wait(HANG) == 141
-        assert talk.read() == b""
+        try:
+            assert talk.readline().startswith(b"listening")
+            process.stdout.close()
+            assert process.wait(HANG) == 141
+            assert talk.read() == b""
+        finally:
+            process.kill()
 
 
 def test_what_could_not_be_printed_is_left_to_the_group(

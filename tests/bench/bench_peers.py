@@ -1,11 +1,11 @@
 """fan beside other kits, on the same servers in the same run, 16 callers, 100 bytes.
 
-Everybody binds once what is called, where it can; each side is a process of its own; and like is put
-beside like: kits of threads (nameko, grpcio, rpyc, Pyro5; zerorpc's greenlets) against 16 threads
-of fan, kits of one event loop (FastStream, moleculer) against 16 tasks of fan. All take turns,
-round by round. The peers are installed below a folder of the run (`peers/installed.py`); one that
-cannot be is left out, and the run says why. A row's note has the versions, and the processor time of
-a call, which says the same on a busy machine.
+Everybody binds once what is called, where it can; each side is a process of its own; and like is
+put beside like: kits of threads (nameko, grpcio, rpyc, Pyro5; zerorpc's greenlets) against 16
+threads of fan, kits of one event loop (FastStream, moleculer) against 16 tasks of fan. All take
+turns, round by round. The peers are installed below a folder of the run (`peers/installed.py`); one
+that cannot be is left out, and the run says why. A row's note has the versions, and the processor
+time of a call, which says the same on a busy machine.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Versions side by side: which of them take calls, switched and taken back in one generation.
 
 An App has this as `app.versions`. The parts: `version_routes` is the arithmetic of routes,
-`version_switch` and `version_undo` plan what is done, `version_depend` says who needs whom,
-`version_flow` carries a change from its plan to its confirmation, `version_prepare` and
+`version_switch`, `version_undo` and `version_back` plan what is done, `version_depend` says who
+needs whom, `version_flow` carries a change from its plan to its confirmation, `version_prepare` and
 `version_confirm` talk to the consumers, `version_retire` ends a version, and `version_history` and
 `version_state` look at what is and was.
 """
@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
-from fan.config_values import CONFIG, SCHEMA
 from fan.errors import DeadlineExceeded, InvalidArgument, Unavailable
-from fan.model import WHOLE, Route, ServiceInfo
-from fan.stores.base import Cut, Entry, Plan, Store
+from fan.model import WHOLE, Route
+from fan.stores.base import Cut, Plan, Store
+from fan.version_back import made_by, restore_job, undo_job
 from fan.version_confirm import Confirm, Roll, looks, not_confirmed, wait
-from fan.version_flow import Flow, Job, Switched, undo_plan
+from fan.version_flow import Flow, Job, Switched
 from fan.version_history import Generation, difference, history
 from fan.version_routes import (
     ROUTE,
@@ -29,16 +29,9 @@ from fan.version_routes import (
     shared,
 )
 from fan.version_state import Graph, Problem, Status, check, graph, status
-from fan.version_switch import (
-    Fleet,
-    SwitchPlan,
-    change_of,
-    check_restored,
-    need_route,
-)
-from fan.version_undo import bodies, candidate, entry_of, restoring
-from fan.versions import best
-from fan.writing import Step, Write, parse_op
+from fan.version_switch import Fleet, SwitchPlan, change_of, need_route
+from fan.version_undo import entry_of
+from fan.writing import Step, Write
 
 _PLAINLY = Write()
 _CONFIRMED = Confirm()
@@ -86,7 +79,7 @@ class Versions:
         and FailedPrecondition: version_missing, no_live_instance, too_few_instances, paused,
         unmet_dependency, replacement_loop, no_other_version."""
         until = self._deadline(deadline)
-        made = self._made(how, until)
+        made = made_by(self._open(), how, until)
         fleet = Fleet(self._open(), until, at_least=min_healthy, force=force, made=made)
         plan = SwitchPlan(fleet, services, configs or {}, weights or {}, sticky)
         job = Job(objects=plan.objects, make=plan.make, is_made=made is not None)
@@ -109,15 +102,7 @@ class Versions:
             raise InvalidArgument("a version and its weight are needed", reason="bad_weight")
 
         def make(route: Route, fleet: Fleet) -> Route:
-            info = fleet.find(service)
-            given: dict[str, int] = {}
-            for want, weight in weights.items():
-                version = _meant(info, route, want, weight, fleet)
-                if version in given:
-                    raise InvalidArgument(
-                        f"{service} {version} is given two weights", reason="bad_weight"
-                    )
-                given[version] = weight
+            given = fleet.weights(fleet.find(service), route, weights)
             return msgspec.structs.replace(route, versions=shared(route.versions, given))
 
         return self._reroute(
@@ -204,26 +189,13 @@ class Versions:
         until all consumers have applied the present route, and then as long as a call may take;
         `tell` is told how many seconds. Raises FailedPrecondition for one that is routed (routed),
         or that one of the next two rollbacks would return to (still_needed)."""
-        from fan.version_retire import await_idle, call_budget, retire_plan, version_to_retire
+        from fan.version_retire import retire_job
 
         until = self._deadline(deadline)
-        store = self._open()
-        info = Fleet(store, until).find(service)
-        object = ROUTE + service
-
-        def make(cut: Cut) -> Plan:
-            meant = version_to_retire(info, need_route(cut, service), version)
-            return retire_plan(store, cut, service, meant, until)
-
-        cut = store.read([object], deadline=until)
-        if not how.op and not how.dry_run and make(cut).changes:
-            meant = version_to_retire(info, need_route(cut, service), version)
-            budget = call_budget(info, meant, self._timeout)
-            await_idle(store, cut.objects[object], budget, confirm, self._timeout, tell)
-        until = self._deadline(None)
-        return self._carry(
-            Job(objects=[object], make=make, is_checked=False), how, confirm, until
+        job = retire_job(
+            self._open(), service, version, how, confirm, self._timeout, tell, deadline=until
         )
+        return self._carry(job, how, confirm, self._deadline(None))
 
     def _reroute(
         self,
@@ -240,7 +212,7 @@ class Versions:
     ) -> Switched:
         """Change one route that is there; `is_frozen` is one that a pause forbids."""
         until = self._deadline(deadline)
-        made = self._made(how, until)
+        made = made_by(self._open(), how, until)
         fleet = Fleet(self._open(), until, at_least=at_least, force=force, made=made)
         fleet.find(service)
 
@@ -279,23 +251,7 @@ class Versions:
         (nothing_to_undo, no_such_generation, compacted), Aborted (conflict) naming the generation
         that lies upon it, and FailedPrecondition: adoption, no_live_instance, unmet_dependency."""
         until = self._deadline(deadline)
-        store = self._open()
-        if gen is None:
-            at = parse_op(how.op).gen if how.op else None
-            entry = candidate(store, store.read(prefix=ROUTE, gen=at, deadline=until), until)
-        else:
-            entry = entry_of(store, gen, until)
-        made = self._made(how, until)
-
-        def make(cut: Cut) -> Plan:
-            return self._restored(undo_plan(store, entry, cut, until), cut, force, made, until)
-
-        job = Job(
-            objects=[d.object for d in entry.diff],
-            make=make,
-            undoes=entry,
-            is_made=made is not None,
-        )
+        job = undo_job(self._open(), gen, how, force=force, deadline=until)
         return self._carry(job, how, confirm, until)
 
     def restore(
@@ -313,46 +269,10 @@ class Versions:
         services `only`, where some are named. What is younger stays. Raises NotFound:
         no_such_generation, compacted, no_such_service."""
         until = self._deadline(deadline)
-        store, services = self._open(), list(only)
-        fleet, made = Fleet(store, until), self._made(how, until)
-        for service in services:
-            fleet.find(service)
-        then = self._reading(gen, services, configs, until)
-        objects = [*then.objects, *then.deleted]
-
-        def make(cut: Cut) -> Plan:
-            changes = restoring(cut, then, services, configs)
-            plan = Plan(changes=changes, verb="rollback")
-            return self._restored(plan, cut, force, made, until)
-
-        job = Job(objects=objects, make=make, is_made=made is not None)
+        job = restore_job(
+            self._open(), gen, list(only), how, configs=configs, force=force, deadline=until
+        )
         return self._carry(job, how, confirm, until)
-
-    def _reading(
-        self, gen: int, services: list[str], configs: bool, deadline: float
-    ) -> Cut:
-        """The routes of a generation, and its configs with their schemas."""
-        store = self._open()
-        names = [ROUTE + service for service in services]
-        cut = store.read(names, prefix=None if names else ROUTE, gen=gen, deadline=deadline)
-        found, deleted = dict(cut.objects), dict(cut.deleted)
-        for kind in (CONFIG, SCHEMA) if configs else ():
-            for prefix in [f"{kind}{service}" for service in services] or [kind]:
-                below = store.read(prefix=prefix, gen=gen, deadline=deadline)
-                found |= below.objects
-                deleted |= below.deleted
-        return Cut(cut.head, found, deleted)
-
-    def _restored(
-        self, plan: Plan, cut: Cut, force: bool, made: Entry | None, deadline: float
-    ) -> Plan:
-        """The plan, if what comes back can take calls."""
-        store = self._open()
-        fleet = Fleet(store, deadline, force=force, made=made)
-        found = bodies(store, plan.changes, deadline)
-        check_restored(fleet, cut, found, found)
-        plan.forced = fleet.is_forced
-        return plan
 
     # Confirming
 
@@ -381,14 +301,6 @@ class Versions:
             confirmed=tally,
             failure=None if tally.is_enough(confirm.need) else not_confirmed(gen, tally),
         )
-
-    def _made(self, how: Write, deadline: float) -> Entry | None:
-        """The generation of an earlier try of the op, None where there is none that is kept."""
-        if not how.op:
-            return None
-        op = parse_op(how.op)
-        log = self._open().log(op.gen, deadline=deadline)
-        return next((entry for entry in log if entry.op == op.id), None)
 
     def _carry(self, job: Job, how: Write, confirm: Confirm, deadline: float) -> Switched:
         return Flow(self._open(), job, how, confirm, self._timeout).run(deadline)
@@ -436,18 +348,6 @@ class Versions:
 
     def _deadline(self, deadline: float | None) -> float:
         return time.monotonic() + self._timeout if deadline is None else deadline
-
-
-def _meant(
-    info: ServiceInfo, route: Route, want: str, weight: int, fleet: Fleet
-) -> str:
-    """The version that a weight is for: one that is routed, or another that is to be. Raises
-    FailedPrecondition (version_missing)."""
-    if want in route.versions:
-        return want
-    if not weight and (found := best(want, route.versions)):
-        return found
-    return fleet.resolve(info, want)
 
 
 def _paused(is_paused: bool) -> Callable[[Route, Fleet], Route]:

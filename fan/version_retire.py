@@ -14,10 +14,12 @@ from fan.model import Interface, Route, ServiceInfo
 from fan.settings import parse_duration
 from fan.stores.base import Cut, Plan, Revision, Store
 from fan.version_confirm import Confirm, Roll, Tally, not_confirmed, wait
+from fan.version_flow import Job
 from fan.version_routes import ROUTE, decode_route, known_versions, routed, version_missing
-from fan.version_switch import change_of, need_route
+from fan.version_switch import Fleet, change_of, need_route
 from fan.version_undo import entry_of, versions_behind
 from fan.versions import best
+from fan.writing import Write
 
 #: Rollbacks whose versions cannot be retired.
 NEXT_ROLLBACKS = 2
@@ -33,6 +35,34 @@ def version_to_retire(info: ServiceInfo, route: Route, want: str) -> str:
     if found is None:
         raise version_missing(info, want)
     return found
+
+
+def retire_job(
+    store: Store,
+    service: str,
+    want: str,
+    how: Write,
+    confirm: Confirm,
+    timeout: float,
+    tell: Callable[[float], None],
+    *,
+    deadline: float,
+) -> Job:
+    """End a version, once it can be: it waits here for who may still call it. `timeout` is how long
+    a call may take that says nothing else. Raises what `retire_plan` and `await_idle` raise."""
+    info = Fleet(store, deadline).find(service)
+    object = ROUTE + service
+
+    def make(cut: Cut) -> Plan:
+        version = version_to_retire(info, need_route(cut, service), want)
+        return retire_plan(store, cut, service, version, time.monotonic() + timeout)
+
+    cut = store.read([object], deadline=deadline)
+    if not how.op and not how.dry_run and make(cut).changes:
+        version = version_to_retire(info, need_route(cut, service), want)
+        budget = call_budget(info, version, timeout)
+        await_idle(store, cut.objects[object], budget, confirm, timeout, tell)
+    return Job(objects=[object], make=make, is_checked=False)
 
 
 def retire_plan(store: Store, cut: Cut, service: str, version: str, deadline: float) -> Plan:

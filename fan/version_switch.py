@@ -106,6 +106,19 @@ class Fleet:
                 return found
         return None
 
+    def weights(
+        self, info: ServiceInfo, route: Route, given: Mapping[str, int]
+    ) -> dict[str, int]:
+        """Weights by the versions that are meant: routed ones, and others that are to be. Raises
+        FailedPrecondition (version_missing), InvalidArgument (bad_weight)."""
+        found: dict[str, int] = {}
+        for want, weight in given.items():
+            version = want if want in route.versions else None
+            if version is None and not weight:
+                version = best(want, route.versions)
+            _put(found, info, version or self.resolve(info, want), weight)
+        return found
+
     def check(self, name: str, version: str) -> None:
         """Raise FailedPrecondition where a version cannot take calls."""
         if self._made is not None:
@@ -144,6 +157,12 @@ class Fleet:
         version = best(want, live_versions(info)) or want
         if version:
             self.check(other, version)
+
+
+def _put(found: dict[str, int], info: ServiceInfo, version: str, weight: int) -> None:
+    if version in found:
+        raise InvalidArgument(f"{info.name} {version} is given two weights", reason="bad_weight")
+    found[version] = weight
 
 
 def _versions_of(store: Store, entry: Entry, deadline: float) -> set[str]:
@@ -266,12 +285,8 @@ class SwitchPlan:
             version = target if matches(target, want) else self._fleet.meant(info, want, mine)
             if version is None:
                 continue
-            if version in found:
-                raise InvalidArgument(
-                    f"{info.name} {version} is given two weights", reason="bad_weight"
-                )
             used.add(want)
-            found[version] = weight
+            _put(found, info, version, weight)
         return found
 
 

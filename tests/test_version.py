@@ -15,11 +15,12 @@ from fan import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    Unavailable,
     Unimplemented,
     Versions,
     Write,
 )
-from fan.stores.base import Store
+from fan.stores.base import RETENTION, Change, Plan, Store
 from tests.configs import PATIENCE, STORES, another
 from tests.versions import World
 
@@ -347,6 +348,19 @@ def test_a_retry_means_the_version_that_the_first_try_meant(world: World) -> Non
     again = world.versions.switch({"shop": "2"}, how=Write(op=done.op))
     assert (again.gen, again.was_applied) == (done.gen, True)
     assert world.routed("shop") == {"2.1.0": 10_000}
+
+
+def test_an_op_whose_history_is_trimmed_is_not_applied_again(world: World) -> None:
+    done = world.versions.switch({"shop": "2.0.0"})
+    for number in range(RETENTION + 1):
+        change = Change(object="config/busy", body=b"%d" % number)
+        world.store.commit(Plan(changes=(change,), verb="set"), deadline=world.deadline())
+    world.versions.switch({"shop": "2.1.0"})
+    before = world.gen()
+    with pytest.raises(Unavailable) as no:
+        world.versions.switch({"shop": "2.0.0"}, how=Write(op=done.op))
+    assert (no.value.reason, no.value.executed) == ("outcome_unknown", "maybe")
+    assert (world.gen(), world.routed("shop")) == (before, {"2.1.0": 10_000})
 
 
 def test_a_dry_run_says_what_would_change_and_changes_nothing(world: World) -> None:

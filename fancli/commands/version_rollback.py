@@ -8,10 +8,11 @@ import click
 import msgspec
 
 from fancli.complete import complete_service
+from fancli.confirming import confirming, force
 from fancli.group import command
 from fancli.options import Common, common
 from fancli.params import Usage, check_name
-from fancli.switching import confirming, force, line, opened, report
+from fancli.switching import line, opened, report
 from fancli.writes import Writing, writing
 
 if TYPE_CHECKING:

@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fancli.complete import complete_service, complete_share, complete_version
-from fancli.group import command
-from fancli.options import Common, common
-from fancli.params import Usage, check_name
-from fancli.switching import (
-    WHOLE,
+from fancli.confirming import (
     committed,
     confirming,
     force,
     min_healthy,
-    opened,
     progress,
-    report,
     shares_of,
     waiting,
 )
+from fancli.group import command
+from fancli.options import Common, common
+from fancli.params import Usage, check_name
+from fancli.switching import WHOLE, opened, report
 from fancli.writes import Writing, writing
 
 if TYPE_CHECKING:

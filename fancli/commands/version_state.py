@@ -9,12 +9,13 @@ import msgspec
 
 from fancli import catalog
 from fancli.complete import complete_service
+from fancli.confirming import progress, waiting
 from fancli.exits import Exit
 from fancli.group import command
 from fancli.options import Common, common, listing
 from fancli.output import Format
 from fancli.params import check_name
-from fancli.switching import consumer_object, opened, progress, report_wait, route_text, waiting
+from fancli.switching import consumer_object, opened, report_wait, route_text
 
 if TYPE_CHECKING:
     from fan import ServiceInfo, Status

@@ -9,10 +9,11 @@ import msgspec
 
 from fancli.complete import complete_switch
 from fancli.configs import parse_json, value_of
+from fancli.confirming import basis_points, confirming, force, min_healthy, shares_of
 from fancli.group import command
 from fancli.options import Common, common
 from fancli.params import Usage, read_bytes
-from fancli.switching import basis_points, confirming, force, min_healthy, opened, report, shares_of
+from fancli.switching import opened, report
 from fancli.writes import Writing, writing
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from fancli.processes import fan_command, fan_environment
 
 #: Seconds after which a test that waits has failed.
 HANG = 30.0
-#: The same of a whole tour, which is some twenty processes.
+#: The same for a whole tour: two dozen programs.
 TOUR = 150.0
 
 
@@ -199,7 +199,7 @@ def test_the_demo_serves_over_what_is_named_alone(start_fan: Any, app: App) -> N
 # The tour
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(200)
 def test_the_tour_shows_commands_with_their_real_output_and_leaves_nothing(
     start_fan: Any, private: Path
 ) -> None:
@@ -223,12 +223,16 @@ def test_the_tour_shows_commands_with_their_real_output_and_leaves_nothing(
         "$ fan queue list -t database --headers\nqueue\ttransport\tready",
         "$ fan discover list",
         "$ fan discover describe greeter.hello",
+        "$ fan call greeter.hello name=Ada -H 'X-User: 22'\n\"Hi Ada\"",
+        "generation 4\nundo: fan version rollback 4\nconfirmed 2/2",
+        "undoes generation 4 (switch by ",
+        "$ fan config get greeter/theme\nlight",
     ):
         assert piece in text
     assert sorted(path.name for path in private.rglob("*")) == before
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(200)
 def test_the_tour_sees_nothing_of_the_users_settings(
     start_fan: Any, private: Path, registry_url: str
 ) -> None:

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from bench_memory import most
-from processes import descriptors, threads, wait_ready
+from processes import cpu_seconds, descriptors, threads, wait_ready
 
 import fan
 from fan.tools.servers_rabbitmq import RabbitMQ
@@ -28,7 +28,6 @@ LIMIT_PERCENT = 0.5
 FLIGHT = 1000
 #: Seconds of one call.
 MOMENT = 0.05
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Idle(fan.Service):
@@ -78,13 +77,6 @@ def server(scheme: str, url: str, folder: str) -> Iterator[int]:
             yield process.pid
         finally:
             process.stdin.close()
-
-
-def cpu_seconds(pid: int) -> float:
-    """Processor time that a process has taken."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def in_flight(app: Any) -> list[dict[str, Any]]:

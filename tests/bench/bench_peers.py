@@ -1,10 +1,11 @@
 """fan beside other kits, on the same servers in the same run, 16 callers, 100 bytes.
 
-Everybody does what its own documentation says, each side in a process of its own, and like is put
-beside like: kits of threads (nameko, grpcio, rpyc, Pyro5; zerorpc's greenlets) against 16 threads
-of fan, kits of one event loop (FastStream, moleculer) against 16 tasks of fan. All take turns,
-round by round. The peers are installed below a folder of the run (`peers/installed.py`); one that
-cannot be is left out, and the run says why.
+Everybody binds once what is called, where it can; each side is a process of its own; and like is
+put beside like: kits of threads (nameko, grpcio, rpyc, Pyro5; zerorpc's greenlets) against 16
+threads of fan, kits of one event loop (FastStream, moleculer) against 16 tasks of fan. All take
+turns, round by round. The peers are installed below a folder of the run (`peers/installed.py`); one
+that cannot be is left out, and the run says why. A row's note has the versions, and the processor
+time of a call, which says the same on a busy machine.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench_ipc import row
+from processes import cpu_seconds
 
 from fan.tools.servers_ports import free_ports
 from fan.tools.servers_rabbitmq import RabbitMQ
@@ -75,6 +77,24 @@ AGAINST: dict[str, tuple[Against, ...]] = {
 }
 
 
+class Pair(NamedTuple):
+    """A server, and the program that calls it."""
+
+    server: Program
+    caller: Program
+
+    def measure(self) -> tuple[float, float, float]:
+        """Calls a second, and microseconds of processor time for each on either side."""
+        before = [cpu_seconds(program.pid) for program in self]
+        rate = self.caller.measure(CALLERS, SECONDS)
+        each = 1e6 / (rate * SECONDS)
+        caller, server = (
+            (cpu_seconds(program.pid) - was) * each
+            for program, was in zip(reversed(self), reversed(before), strict=True)
+        )
+        return rate, caller, server
+
+
 def run() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="fan-peers-") as folder:
@@ -114,40 +134,52 @@ def compare(
     scheme: str, folder: str, peers: dict[str, Peer], url_of: Callable[[str], str]
 ) -> list[dict[str, Any]]:
     """The rows of one transport."""
-    got: dict[str, list[float]] = {}
+    got: dict[str, list[tuple[float, float, float]]] = {}
     with ExitStack() as stack:
-        programs = ours(stack, scheme, folder, url_of("fan"))
+        pairs = ours(stack, scheme, folder, url_of("fan"))
         for name in (against.name for against in AGAINST[scheme] if against.name in peers):
             try:
-                programs[name] = stack.enter_context(both(peers[name], url_of(name)))
+                pairs[name] = stack.enter_context(both(peers[name], url_of(name)))
             except Failed as exc:
                 print(f"   {name} over {scheme} is left out: {exc}")
         for number in range(ROUNDS + 1):
-            for name, program in [*programs.items()]:
+            for name, pair in [*pairs.items()]:
                 try:
-                    rate = program.measure(CALLERS, SECONDS)
+                    measured = pair.measure()
                 except Failed as exc:
                     print(f"   {name} over {scheme} is left out: {exc}")
-                    del programs[name]
+                    del pairs[name]
                     got.pop(name, None)
                 else:
-                    got.setdefault(name, []).extend([rate][not number :])  # the first warms up
-    median = {name: statistics.median(rates) for name, rates in got.items()}
-    faces = ", ".join(f"{face} {median[face]:.0f}" for face in (THREADS, TASKS))
+                    got.setdefault(name, []).extend([measured][not number :])  # the first warms up
+    median = {
+        name: [statistics.median(column) for column in zip(*each, strict=True)]
+        for name, each in got.items()
+    }
     return [
         {
             **row(
                 f"{scheme}, {against.face} : {against.name}",
-                median[against.face], median[against.name], "calls/s", against.target,
+                median[against.face][0], median[against.name][0], "calls/s", against.target,
             ),
-            "note": f"{peers[against.name].versions}; fan: {faces}",
+            "note": f"{peers[against.name].versions}; {cost(median, against)}",
         }
         for against in AGAINST[scheme]
         if against.name in median
     ]  # fmt: skip
 
 
-def ours(stack: ExitStack, scheme: str, folder: str, url: str) -> dict[str, Program]:
+def cost(median: dict[str, list[float]], against: Against) -> str:
+    """What one call costs either of them on its two sides: unlike the rates, this says the same on
+    a busy machine."""
+    sides = (
+        f"{who} {median[name][1]:.0f} + {median[name][2]:.0f}"
+        for who, name in (("fan", against.face), (against.name, against.name))
+    )
+    return f"us of CPU a call, caller + server: {', '.join(sides)}"
+
+
+def ours(stack: ExitStack, scheme: str, folder: str, url: str) -> dict[str, Pair]:
     """Both faces of fan, which share a server."""
     program = [sys.executable, "-P", str(HERE / "fan_peer.py")]
     where = tempfile.mkdtemp(dir=folder)
@@ -157,15 +189,15 @@ def ours(stack: ExitStack, scheme: str, folder: str, url: str) -> dict[str, Prog
         command = [*program, what, scheme, url, where]
         return stack.enter_context(Program(command, variables))
 
-    start("serve")
-    return {THREADS: start("call"), TASKS: start("call-async")}
+    server = start("serve")
+    return {THREADS: Pair(server, start("call")), TASKS: Pair(server, start("call-async"))}
 
 
 @contextmanager
-def both(peer: Peer, url: str) -> Iterator[Program]:
+def both(peer: Peer, url: str) -> Iterator[Pair]:
     """A peer's server and the program that calls it."""
     with (
-        Program([*peer.command, "serve", url], peer.variables),
+        Program([*peer.command, "serve", url], peer.variables) as server,
         Program([*peer.command, "call", url], peer.variables) as caller,
     ):
-        yield caller
+        yield Pair(server, caller)

@@ -57,6 +57,11 @@ class Program:
         self._process.stdout.close()
         self._errors.close()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def measure(self, callers: int, seconds: float) -> float:
         """Calls a second. Raises Failed."""
         assert self._process.stdin is not None

@@ -358,7 +358,7 @@ TABLE: dict[str, Row] = {
     "fancli.request": row(PROGRAM, "click"),
     "fancli.request_file": row(PROGRAM),
     "fancli.scripts": row(PROGRAM),
-    "fancli.switching": row(PROGRAM, "click"),
+    "fancli.switching": row(PROGRAM),
     "fancli.slo": row(PROGRAM),
     "fancli.several": row(PROGRAM),
     "fancli.show": row(PROGRAM),

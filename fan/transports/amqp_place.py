@@ -116,7 +116,7 @@ def _fields(query: dict[str, str]) -> dict[str, Any]:
 
 def _unknown(url: str) -> InvalidArgument:
     return InvalidArgument(
-        f"{masked(url)!r} is no address of a RabbitMQ: amqp://HOST:PORT/VHOST", reason="malformed"
+        f"{masked(url)!r} is no address of a RabbitMQ: amqp://HOST:PORT/VHOST", reason="bad_address"
     )
 
 

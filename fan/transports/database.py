@@ -219,7 +219,7 @@ def path_of(address: Address) -> str:
     if not address.url.startswith(_PREFIX) or not path or path.endswith("/"):
         raise InvalidArgument(
             f"{address.url!r} is no address of a queue database; write database:/path/to/queues.db",
-            reason="malformed",
+            reason="bad_address",
         )
     return os.path.abspath(os.path.expanduser(path))
 

@@ -58,7 +58,7 @@ def place_of(url: str, known: Place | None = None) -> Place:
         )
     except ValueError:
         raise InvalidArgument(
-            f"{_shown(url)!r} is no address of Redis; write redis://host:port/0", reason="malformed"
+            f"{_shown(url)!r} is no address of Redis; write redis://host:port/0", reason="bad_address"
         ) from None
     if known is not None and place.url == known.url and not place.has_credentials:
         return known
@@ -74,7 +74,7 @@ def options_of(place: Place) -> dict[str, Any]:
     try:
         found = parse_url(place.login)
     except ValueError as exc:
-        raise InvalidArgument(f"the URL of {place.url}: {exc}", reason="malformed") from exc
+        raise InvalidArgument(f"the URL of {place.url}: {exc}", reason="bad_address") from exc
     return {
         name: value
         for name, value in found.items()

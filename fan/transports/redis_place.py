@@ -58,7 +58,8 @@ def place_of(url: str, known: Place | None = None) -> Place:
         )
     except ValueError:
         raise InvalidArgument(
-            f"{_shown(url)!r} is no address of Redis; write redis://host:port/0", reason="bad_address"
+            f"{_shown(url)!r} is no address of Redis; write redis://host:port/0",
+            reason="bad_address",
         ) from None
     if known is not None and place.url == known.url and not place.has_credentials:
         return known

@@ -53,5 +53,5 @@ def test_without_a_user_it_is_the_guest_of_the_broker() -> None:
 def test_what_is_no_address_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(InvalidArgument) as info:
         place_of(url)
-    assert info.value.reason == "malformed"
+    assert info.value.reason == "bad_address"
     assert "secret" not in info.value.message

@@ -82,7 +82,7 @@ def test_a_reply_comes_back_from_its_element(response: Response) -> None:
 def test_what_is_no_request_is_malformed_and_can_be_looked_at(fields: dict[bytes, bytes]) -> None:
     with pytest.raises(InvalidArgument) as info:
         decode_request(fields)
-    assert info.value.reason == "bad_address"
+    assert info.value.reason == "malformed"
     shown = decode_anything(fields, "5-1", "shop")
     assert (shown.id, shown.service) == ("5-1", "shop")
 

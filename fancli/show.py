@@ -129,6 +129,8 @@ class Show:
 
         value = decode_result(response)
         value, document = self._part(value, document_of(response, value))
+        if seq == 0 and self._how.parts:
+            self._begin_section()
         if self._env.is_json:
             self._write(msgspec.json.encode(item_of(document, seq)) + b"\n")
         elif "b" not in self._parts:

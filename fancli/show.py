@@ -66,7 +66,8 @@ class Show:
             self._begin_section()
             self._out.json(to_json(request["request"]["body"]))
         if "r" in self._parts:
-            self._section([*why, f"address {request['address']}"])
+            address = request["address"]
+            self._section([*why, *([f"address {address}"] if address else [])])
 
     def result(self, asking: Asking, result: Result) -> None:
         """The one result of a call. Raises Internal (malformed_reply), NotFound (no_such_path)."""

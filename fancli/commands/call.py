@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class CallCommand(PayloadCommand):
     """`--wait-ready` may do without a value, which the next word is not."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, with_bare_wait(args))
+    def without_shon(self, args: list[str]) -> list[str]:
+        return with_bare_wait(args)
 
 
 @click.command(

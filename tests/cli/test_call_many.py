@@ -278,6 +278,7 @@ def test_versions_that_fail_alike_fail(fan: Fan, demo: Demo) -> None:
     ("args", "said"),
     [
         (("--each", "a=1"), "--each and a payload"),
+        (("--each", "-f", "-"), "both read stdin"),
         (("--each", "-N", "2"), "--each and --repeat"),
         (("--fanout", "--dry-run"), "--fanout and --dry-run"),
         (("--diff",), "--diff goes with --fanout"),

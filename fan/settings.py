@@ -20,6 +20,7 @@ import msgspec
 
 from fan.errors import FailedPrecondition, InvalidArgument, PermissionDenied
 from fan.message import MAX_BODY
+from fan.references import anchored, has_reference, is_reference, resolve, without_references
 
 SYSTEM_FILE = "/etc/fan/config.toml"
 PROJECT_FILE = "fan.toml"
@@ -108,8 +109,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def registry_url(self) -> str:
-        """The registry in force: empty text means the default, here as in the file."""
-        return self.registry or default_registry(os.environ)
+        """The registry in force, credentials and all: empty text means the default, here as in the
+        file. Raises InvalidArgument (bad_setting) for a reference that leads nowhere."""
+        return resolve(self.registry or default_registry(os.environ), os.environ)
+
+    def resolving(self) -> Any:
+        """These settings for who connects with them: a credential that is a reference (`env:NAME`,
+        `file:PATH`) is replaced when its setting is read, which then may raise InvalidArgument
+        (bad_setting)."""
+        values = (getattr(self, name) for name in _URLS)
+        return _Resolving(self) if any(has_reference(value) for value in values) else self
 
     @property
     def queue_database(self) -> str:
@@ -157,23 +166,42 @@ class Loaded(msgspec.Struct, frozen=True):
     files: tuple[str, ...] = ()
 
 
-class _Given(msgspec.Struct, frozen=True):
+class _Resolving:
+    """Settings whose references are resolved when they are read."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._settings, name)
+        if name in _URLS:
+            value = resolve(value, os.environ)
+        self.__dict__[name] = value  # from now on it is found without this
+        return value
+
+
+class Given(msgspec.Struct, frozen=True):
+    """A value as a source gives it. Relative paths in it are relative to `folder`."""
+
     value: Any
     origin: str
-    #: Folder that relative paths are relative to.
     folder: str
 
 
-class _File(msgspec.Struct, frozen=True):
+class File(msgspec.Struct, frozen=True):
+    """One file of settings: its top-level keys, its profiles, and the profile that it chooses."""
+
     path: str
-    values: dict[str, _Given]
-    profiles: dict[str, dict[str, _Given]]
-    profile: _Given | None
+    values: dict[str, Given]
+    profiles: dict[str, dict[str, Given]]
+    profile: Given | None
 
 
 _TYPES: dict[str, Any] = {f.name: f.type for f in msgspec.structs.fields(Settings)}
 #: Fields that take a duration.
 _SECONDS = {name for name, kind in _TYPES.items() if kind is float} - {"retry_budget", "sample"}
+#: Fields that may hold credentials.
+_URLS = ("registry", "amqp_url", "redis_url", "database_url")
 #: Fields that 0 makes no sense for.
 _POSITIVE = {
     "timeout", "workers", "max_body", "push_timeout", "deliveries", "lease",
@@ -199,16 +227,16 @@ def load_settings(
     """
     env = os.environ if env is None else env
     here = os.path.abspath(os.fspath(cwd)) if cwd is not None else os.getcwd()
-    files = _read_files(env, here, system_file)
+    files = read_files(env, here, system_file)
     flags = {
-        name: _Given(value, "flag", here)
+        name: Given(value, "flag", here)
         for name, value in (overrides or {}).items()
         if value is not None
     }
     for name in flags:
         _check_name(name, "flag")
     variables = {
-        name: _Given(env[key], key, here)
+        name: Given(env[key], key, here)
         for name in _TYPES
         if env.get(key := f"FAN_{name.upper()}")
     }
@@ -249,6 +277,12 @@ def expand(text: str, env: Mapping[str, str] | None = None) -> str:
     return out
 
 
+def default_cache_dir(env: Mapping[str, str]) -> str:
+    """`$XDG_CACHE_HOME/fan`, or that in the user's home: what may go at any time."""
+    cache = env.get("XDG_CACHE_HOME", "")
+    return os.path.join(cache if os.path.isabs(cache) else _home(env, ".cache"), "fan")
+
+
 def default_runtime_dir(env: Mapping[str, str]) -> str:
     """`$XDG_RUNTIME_DIR/fan`, or a folder of the user's own in the temp folder."""
     folder = env.get("XDG_RUNTIME_DIR", "")
@@ -280,14 +314,19 @@ def _home(env: Mapping[str, str], path: str) -> str:
     return os.path.join(env.get("HOME") or os.path.expanduser("~"), path)
 
 
-def _read_files(env: Mapping[str, str], here: str, system_file: str) -> list[_File]:
-    """The files that exist, the strongest first."""
+def user_file(env: Mapping[str, str]) -> str:
+    """The user's own file of settings, whether it is there or not."""
     config = env.get("XDG_CONFIG_HOME", "")
     if not os.path.isabs(config):
         config = _home(env, ".config")
+    return os.path.join(config, "fan", "config.toml")
+
+
+def read_files(env: Mapping[str, str], here: str, system_file: str) -> list[File]:
+    """The files that exist, the strongest first. Raises InvalidArgument (bad_setting)."""
     project = _find_project_file(here)
     found = [_read_file(project, is_project=True)] if project else []
-    others = (os.path.join(config, "fan", "config.toml"), system_file)
+    others = (user_file(env), system_file)
     return found + [_read_file(path, is_project=False) for path in others if os.path.isfile(path)]
 
 
@@ -307,7 +346,7 @@ def _find_project_file(here: str) -> str:
     return next((path for path in paths if os.path.isfile(path)), "")
 
 
-def _read_file(path: str, *, is_project: bool) -> _File:
+def _read_file(path: str, *, is_project: bool) -> File:
     import tomllib
 
     try:
@@ -320,25 +359,25 @@ def _read_file(path: str, *, is_project: bool) -> _File:
         raise _bad(f"{path}: {exc}") from exc
     folder = os.path.dirname(path)
 
-    def given(table: Mapping[str, Any], name: str) -> dict[str, _Given]:
+    def given(table: Mapping[str, Any], name: str) -> dict[str, Given]:
         out = {}
         for key, value in table.items():
             origin = f"{path}:{_line_of(text, name, key)}"
             if is_project:
                 _check_public(key, value, origin)
             _check_name(key, origin)
-            out[key] = _Given(value, origin, folder)
+            out[key] = Given(value, origin, folder)
         return out
 
     profiles = data.pop("profiles", {})
     if not isinstance(profiles, dict) or not all(isinstance(p, dict) for p in profiles.values()):
         raise _bad(f"{path}:{_line_of(text, '', 'profiles')}: profiles are tables: [profiles.NAME]")
     chosen = data.pop("profile", None)
-    return _File(
+    return File(
         path=path,
         values=given(data, ""),
         profiles={name: given(table, f"profiles.{name}") for name, table in profiles.items()},
-        profile=chosen and _Given(chosen, f"{path}:{_line_of(text, '', 'profile')}", folder),
+        profile=chosen and Given(chosen, f"{path}:{_line_of(text, '', 'profile')}", folder),
     )
 
 
@@ -356,22 +395,29 @@ def _line_of(text: str, table: str, key: str) -> int:
     return 1
 
 
-def _choose_profile(
-    name: str, env: Mapping[str, str], files: list[_File]
-) -> tuple[str, list[dict[str, _Given]]]:
-    """The profile that was asked for, and its values in each file that has it."""
+def asked_profile(name: str, env: Mapping[str, str], files: list[File]) -> tuple[str, str]:
+    """The profile that is asked for, and by what: empty for the flag."""
+    if name:
+        return name, ""
+    if env.get("FAN_PROFILE"):
+        return env["FAN_PROFILE"], "FAN_PROFILE"
     by_file = next((file.profile for file in files if file.profile), None)
-    asked = name or env.get("FAN_PROFILE", "")
-    where = "" if name else "FAN_PROFILE: "
-    if not asked and by_file:
-        asked, where = str(by_file.value), f"{by_file.origin}: "
+    return (str(by_file.value), by_file.origin) if by_file else ("", "")
+
+
+def _choose_profile(
+    name: str, env: Mapping[str, str], files: list[File]
+) -> tuple[str, list[dict[str, Given]]]:
+    """The profile that was asked for, and its values in each file that has it."""
+    asked, where = asked_profile(name, env, files)
     if not asked:
         return "", []
     found = [file.profiles[asked] for file in files if asked in file.profiles]
     if not found:
         known = sorted({profile for file in files for profile in file.profiles})
+        said = f"{where}: " if where else ""
         raise InvalidArgument(
-            f"{where}there is no profile {asked!r}{did_you_mean(asked, known)}",
+            f"{said}there is no profile {asked!r}{did_you_mean(asked, known)}",
             reason="unknown_profile",
         )
     return asked, found
@@ -384,11 +430,12 @@ def _check_name(name: str, origin: str) -> None:
 
 def _check_public(key: str, value: Any, origin: str) -> None:
     """Refuse credentials and commands in a project's file: it comes with a checkout."""
-    has_password = isinstance(value, str) and re.match(r"\w+:(//)?[^/@\s]*:[^/@\s]*@", value)
+    bare = without_references(value)[0] if isinstance(value, str) else ""
+    has_password = bare == value and re.match(r"\w+:(//)?[^/@\s]*:[^/@\s]*@", bare)
     if _PRIVATE.search(key.lower()) or has_password:
         raise _bad(
             f"{origin}: a project file may hold no credentials and no commands: {key!r} belongs"
-            " in your own config.toml or the environment"
+            " in your own config.toml or the environment, and `env:NAME` may stand for it here"
         )
 
 
@@ -406,7 +453,7 @@ def convert_setting(name: str, value: Any, folder: str = "") -> Any:
     return _checked(name, value, folder)  # msgspec.ValidationError is a ValueError
 
 
-def _convert(name: str, given: _Given) -> Any:
+def _convert(name: str, given: Given) -> Any:
     """The same of a layer's value. Raises InvalidArgument with its origin."""
     try:
         return convert_setting(name, given.value, given.folder)
@@ -425,6 +472,10 @@ def _parse_bool(text: str) -> bool:
 
 def _checked(name: str, value: Any, folder: str) -> Any:
     """The value with its path made absolute. Raises ValueError for one out of range."""
+    if name in _URLS:
+        value = anchored(value, folder)
+        if is_reference(value):
+            return value  # what it stands for is checked when it is used
     if name == "registry":
         return normal_registry(value, folder)
     if name == "runtime_dir":
@@ -456,7 +507,8 @@ def normal_registry(url: str, folder: str = "") -> str:
     if scheme == "zk":
         from fan.stores.zookeeper_url import normal
 
-        return f"zk:{normal(rest, folder)}"
+        plain, restore = without_references(rest)
+        return restore(f"zk:{normal(plain, folder)}")
     if scheme != "memory":
         from fan.plugins import store_names
 

@@ -1,7 +1,7 @@
 """The tree of commands: a lazy table, help with examples, and options that may stand anywhere.
 
-A plug-in or another file adds a command by a row in `COMMANDS`; nothing is imported until it is
-run.
+A command is a row in `COMMANDS`, or a plug-in's (`fancli.extensions`); nothing is imported until it
+is run.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from fancli.params import BareGroup, Usage, did_you_mean
 
 if TYPE_CHECKING:
     from fancli.env import Environment
+    from fancli.extensions import Extension
 
 
 class Row(NamedTuple):
@@ -29,17 +30,24 @@ class Row(NamedTuple):
 COMMANDS: dict[str, Row] = {
     "call": Row("fancli.commands.call:call", "Call a method and print its result."),
     "push": Row("fancli.commands.push:push", "Send a message without waiting for the work."),
+    "listen": Row("fancli.commands.listen:listen", "Print the events of a topic as they come."),
+    "queue": Row("fancli.commands.queue:queue", "See and empty queues, put dead letters back."),
     "replay": Row("fancli.commands.replay:replay", "Make recorded calls again."),
+    "bench": Row("fancli.commands.bench:bench", "Put load on a method and measure it."),
     "discover": Row("fancli.commands.discover:discover", "See services, methods and instances."),
     "config": Row(
         "fancli.commands.config:config", "See and change the services' configuration."
+    ),
+    "version": Row(
+        "fancli.commands.version:version", "Switch versions, and take it back."
     ),
     "run": Row("fancli.commands.run:run", "Run a program with configs in its environment."),
     "serve": Row("fancli.commands.serve:serve", "Run your services."),
     "demo": Row("fancli.commands.demo:demo", "Run example services, or take a tour."),
     "dev": Row("fancli.commands.dev:dev", "Run private Redis, RabbitMQ and ZooKeeper servers."),
+    "profile": Row("fancli.commands.profile:profile", "See and choose profiles of settings."),
     "settings": Row("fancli.commands.settings:settings", "See what is set, and where."),
-    "plugins": Row("fancli.commands.plugins:plugins", "List transports and stores."),
+    "plugins": Row("fancli.commands.plugins:plugins", "List transports, stores and plug-ins."),
     "completion": Row("fancli.commands.completion:completion", "Print a completion script."),
     "help": Row("fancli.commands.help:help_", "Explain a topic: payload, exit-codes, env, ..."),
 }
@@ -185,6 +193,75 @@ class Group(click.Group):
         return found + click.Command.shell_complete(self, ctx, incomplete)
 
 
+class Root(Group):
+    """`fan` itself: its own commands, and those of plug-ins. One that cannot be loaded warns by
+    name and is skipped."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from fancli.extensions import extensions
+
+        return list(dict.fromkeys([*self.table, *(each.name for each in extensions())]))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self.table:
+            return load(self.table[cmd_name].path)
+        from fancli.extensions import find
+
+        extension = find(cmd_name)
+        return self._loaded(ctx, extension) if extension is not None else None
+
+    def _loaded(self, ctx: click.Context, extension: Extension) -> click.Command | None:
+        try:
+            return load_extension(extension)
+        except Usage as exc:
+            if not ctx.resilient_parsing:  # a TAB is silent
+                from fancli.output import Output
+
+                Output(ctx.obj).warn(exc.message)
+            return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_commands(ctx, formatter)
+        from fancli.extensions import extensions
+
+        rows = []
+        for extension in extensions():
+            if extension.name not in self.table:
+                command = self._loaded(ctx, extension)
+                if command is not None:
+                    rows.append((extension.name, command.get_short_help_str(limit=60)))
+        if rows:
+            with formatter.section("Commands of plug-ins"):
+                formatter.write_dl(rows)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        from fancli.extensions import extensions
+
+        found: list[Any] = super().shell_complete(ctx, incomplete)
+        return found + [
+            CompletionItem(each.name, help=f"of {each.origin}")
+            for each in extensions()
+            if each.name.startswith(incomplete) and each.name not in self.table
+        ]
+
+
+def load_extension(extension: Extension) -> click.Command:
+    """The click command of a plug-in. Raises Usage, which names it, for one that cannot be used."""
+    try:
+        command = load(extension.target)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{extension.target} is no click command")
+    except (Exception, SystemExit) as exc:  # whatever a plug-in may raise
+        why = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+        raise Usage(
+            f"the command {extension.name!r} of {extension.origin} cannot be loaded: {why}",
+            "fan plugins",
+        ) from exc
+    return command
+
+
 def load(path: str) -> click.Command:
     """The click command at `module:attribute`."""
     from importlib import import_module
@@ -261,9 +338,9 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
         ctx.exit()
 
 
-def root_group() -> Group:
+def root_group() -> Root:
     """`fan` itself."""
-    return Group(
+    return Root(
         "fan",
         table=COMMANDS,
         help="Call, see and run services.",

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from fancli.complete import complete_profile
 from fancli.env import Environment
 from fancli.output import Format, Output
 from fancli.params import Duration, Usage, check_registry
 
 if TYPE_CHECKING:
-    from fan import App, Loaded
+    from fan import App, Loaded, Profiles
 
 
 class Common:
@@ -34,9 +35,33 @@ class Common:
         #: Seconds, None where the flag was not given: then the method's or the settings' counts.
         self.timeout = timeout
         self.verbose = verbose
+        #: Whether what was read last may answer while the registry is down.
+        self.takes_stale = False
         self._profile = profile
         given = {"namespace": namespace, "registry": registry, "timeout": timeout}
         self._flags: dict[str, Any] = given
+
+    def load_profiles(self) -> Profiles:
+        """The profiles that there are, and the one that is in force. Raises FanError."""
+        from fan import load_profiles
+
+        return load_profiles(self._profile, env=self.env.vars)
+
+    def allow_stale(self, max_stale: float | None) -> None:
+        """Let what was read last answer, at most that old; None leaves it to the settings."""
+        self.takes_stale = True
+        self._flags["max_stale"] = max_stale
+
+    @property
+    def on_stale(self) -> Callable[[float], None] | None:
+        """Told of an answer that is old, how old; None where there must be none."""
+        return self._tell_stale if self.takes_stale else None
+
+    def _tell_stale(self, age: float) -> None:
+        if self.env.stale_age is None:
+            self.out.warn(f"the registry cannot be reached: this was read {age:.0f}s ago")
+            self.out.hint("--fresh takes nothing old")
+        self.env.stale_age = age
 
     def load(self, more: dict[str, Any] | None = None) -> Loaded:
         """The settings and their origins, with `more` flags than the common ones. Raises FanError
@@ -46,11 +71,23 @@ class Common:
         flags = {**self._flags, **(more or {})}
         return load_settings(flags, env=self.env.vars, profile=self._profile)
 
+    @property
+    def again(self) -> str:
+        """The options that another command takes to reach the same registry, as they were
+        given."""
+        from shlex import quote
+
+        given = (("-n", self._flags["namespace"]), ("--registry", self._flags["registry"]),
+                 ("--profile", self._profile))  # fmt: skip
+        return "".join(f" {option} {quote(str(value))}" for option, value in given if value)
+
     def app(self, *, live: bool = False, **how: Any) -> App:
         """An App for one command: nothing is watched, every look-up reads the registry, unless it
         is a `live` one."""
         from fan import App
 
+        if not live:
+            how.setdefault("on_stale", self.on_stale)
         return App(settings=self.load().settings, live=live, name="fan", **how)
 
     @property
@@ -117,7 +154,13 @@ def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
 _COMMON: tuple[Callable[[Any], Any], ...] = (
     click.option("-n", "--namespace", metavar="NAME", help="Registry namespace."),
     click.option("--registry", metavar="URL", help="sqlite:PATH, memory:"),
-    click.option("--profile", metavar="NAME", default="", help="Profile of the settings."),
+    click.option(
+        "--profile",
+        metavar="NAME",
+        default="",
+        shell_complete=complete_profile,
+        help="Profile of the settings.",
+    ),
     click.option(
         "--timeout", type=Duration(), metavar="DUR", help="Whole budget: 300ms, 5s, 2m. [5s]"
     ),
@@ -159,6 +202,31 @@ _COMMON: tuple[Callable[[Any], Any], ...] = (
         help="Do not mask secrets in echoes.",
     ),
 )
+
+
+def reading(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of a command that only reads the registry: while that is down, what was read last
+    answers. Stands below `common`."""
+
+    @wraps(f)
+    def run(picked: Common, fresh: bool, max_stale: float | None, **options: Any) -> Any:
+        if fresh and max_stale is not None:
+            raise Usage("--fresh and --max-stale", "one of them")
+        if not fresh:
+            picked.allow_stale(max_stale)
+        return f(picked, **options)
+
+    return add_options(
+        (
+            click.option("--fresh", is_flag=True, help="Fail while the registry is down."),
+            click.option(
+                "--max-stale",
+                type=Duration(),
+                metavar="DUR",
+                help="While the registry is down, take what was read at most that long ago. [1h]",
+            ),
+        )
+    )(run)
 
 
 def listing(f: Callable[..., Any]) -> Callable[..., Any]:

@@ -26,7 +26,7 @@ class Tap:
         from fan import plugins
 
         return {
-            name: Tapped(self, plugins.transport_class(name)(settings))  # type: ignore[call-arg]
+            name: Tapped(self, plugins.transport_class(name)(settings.resolving()))  # type: ignore[call-arg]
             for name in plugins.TRANSPORTS
             if name != "local"
         }
@@ -66,6 +66,13 @@ class Tapped:
         """As `Transport.send`."""
         self._tap.note(">", request)
         response: Response = self._inner.send(address, request)
+        self._tap.note("<", response)
+        return response
+
+    def publish(self, address: Any, request: Request) -> Response:
+        """As `Transport.publish`."""
+        self._tap.note(">", request)
+        response: Response = self._inner.publish(address, request)
         self._tap.note("<", response)
         return response
 

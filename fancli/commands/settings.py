@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from fancli.group import Group, command
-from fancli.mask import MASK, is_secret, mask_url
+from fancli.mask import shown_setting
 from fancli.options import Common, common, listing
 from fancli.output import Format
 
@@ -39,16 +39,14 @@ def show(common: Common, *, render: tuple[Format, bool]) -> None:
     loaded = common.load()
     values: dict[str, Any] = msgspec.to_builtins(loaded.settings)
     rows = [
-        {"name": name, "value": _shown(common, name, value), "origin": loaded.origins[name]}
+        {
+            "name": name,
+            "value": shown_setting(name, value, common.env.show_secrets),
+            "origin": loaded.origins[name],
+        }
         for name, value in values.items()
     ]
     common.out.rows(rows, ("name", "value", "origin"), render[0], wants_head=render[1])
-
-
-def _shown(common: Common, name: str, value: Any) -> Any:
-    if common.env.show_secrets or not isinstance(value, str):
-        return value
-    return MASK if is_secret(name) and value else mask_url(value)
 
 
 settings.add_command(show)

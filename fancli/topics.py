@@ -49,8 +49,11 @@ greeter.hello@canary    the routed version with the smaller weight
 --instance ID           this instance and no other
 -p URL                  no registry: http://HOST:PORT, unix:///PATH, amqp://HOST/VHOST,
                         redis://HOST/0, local:MODULE[:CLASS]
+-P FILE|URL             addresses, one a line, or a list in JSON or YAML
 --sk KEY                the same shard key reaches the same instance; where a service is sharded by
                         a path, a path of it, by default made of the call's arguments
+--rk KEY                the same routing key reaches the same version
+--fanout                every instance, of all versions or of the one behind the @
 
 Over a broker (amqp, redis) all instances of a version take turns; its URL is the setting amqp_url
 or redis_url, and what -p names may carry a password, which is never shown.
@@ -61,6 +64,29 @@ fan push -t redis       into the service's queue, whether anybody is up or not; 
 fan push --topic T      to all who subscribed, over the setting `queue`, -t or -p
 
 fan discover resolve TARGET --explain says where a call would go, and why.
+"""
+
+_FILES = """\
+A request in a file, for `fan call -f FILE` (- is stdin): YAML, JSON or TOML.
+
+    #!/usr/bin/env -S fan call -f
+    target: greeter.hello
+    timeout: 2s
+    headers: {x-team: blue}
+    baggage: {user: "7"}
+    args:
+      name: ${name:-World}
+    expect: Hello ${name:-World}
+
+args         the arguments: a map by name, a list by position. data is the same, and may be JSON in
+             a text, or @FILE beside the file. Beside data by name, args are defaults for ${}.
+expect       the result; or conditions: result, result.a[0], code, reason, type, message, executed,
+             exit, version, instance, ok. Of an object only the members that are named count.
+${name}      filled by -A name=Bob, or -A n:=3 (JSON); ${name:-World} has a default
+${env:HOME}  from the environment; ${env:HOME:-x}; $${x} is the text ${x}
+
+What is on the command line wins over the file. An unknown key is exit 2 with file and line, a reply
+that is not as expected exit 9.
 """
 
 _HTTP_SERVICES = """\
@@ -155,6 +181,7 @@ def topic(name: str) -> str | None:
         return _errors()
     return {
         "payload": _PAYLOAD,
+        "files": _FILES,
         "env": _ENV,
         "http-services": _HTTP_SERVICES,
         "routing": _ROUTING,
@@ -165,6 +192,7 @@ def topic(name: str) -> str | None:
 #: What `fan help` lists.
 TOPICS: dict[str, str] = {
     "payload": "how arguments are typed",
+    "files": "requests in files",
     "output": "what is printed where, and --json",
     "exit-codes": "what an exit status says",
     "errors": "the error codes; fan help error CODE explains one",

@@ -65,6 +65,7 @@ _HOME = {
     "Service": "service",
     "ServiceInfo": "model",
     "Settings": "settings",
+    "Trouble": "tools.mock",
     "Unauthenticated": "errors",
     "Unavailable": "errors",
     "Unimplemented": "errors",
@@ -77,6 +78,9 @@ _HOME = {
     "load_routes": "loader",
     "load_services": "loader",
     "load_settings": "settings",
+    "mock_recorded": "tools.mock",
+    "mock_samples": "tools.mock",
+    "mock_service": "tools.mock",
     "new_id": "context",
     "parse_duration": "settings",
     "parse_target": "routing",
@@ -195,6 +199,10 @@ if TYPE_CHECKING:
     from fan.tools.load import Load as Load
     from fan.tools.load import LoadPlan as LoadPlan
     from fan.tools.load import LoadReport as LoadReport
+    from fan.tools.mock import Trouble as Trouble
+    from fan.tools.mock import mock_recorded as mock_recorded
+    from fan.tools.mock import mock_samples as mock_samples
+    from fan.tools.mock import mock_service as mock_service
     from fan.tools.replay import Recorded as Recorded
     from fan.tools.servers import Servers as Servers
     from fan.tools.servers import ServerStatus as ServerStatus

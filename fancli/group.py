@@ -39,6 +39,7 @@ COMMANDS: dict[str, Row] = {
     "run": Row("fancli.commands.run:run", "Run a program with configs in its environment."),
     "serve": Row("fancli.commands.serve:serve", "Run your services."),
     "demo": Row("fancli.commands.demo:demo", "Run example services, or take a tour."),
+    "mock": Row("fancli.commands.mock:mock", "Answer in a service's place."),
     "dev": Row("fancli.commands.dev:dev", "Run private Redis, RabbitMQ and ZooKeeper servers."),
     "profile": Row("fancli.commands.profile:profile", "See and choose profiles of settings."),
     "settings": Row("fancli.commands.settings:settings", "See what is set, and where."),

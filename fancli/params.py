@@ -183,6 +183,16 @@ def check_transport(option: str, name: str, *, is_scheme: bool = False) -> str:
     )
 
 
+def check_bind(spec: str) -> str:
+    """`ipc`, `http=127.0.0.1:8080`. Raises Usage for a transport that nobody brings."""
+    name = spec.partition("=")[0]
+    if not check_transport("--transport", name):
+        raise Usage(f"--transport {name}: name one", "--transport ipc --transport http")
+    if name == "local":
+        raise Usage("--transport local: it is there without being served", "--transport ipc")
+    return spec
+
+
 def read_text(path: str, option: str, env: Environment) -> str:
     """Text of the file at `path`, of stdin for `-`. Raises Usage when it cannot be had."""
     data = read_bytes(path, option, env)

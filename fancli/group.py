@@ -32,6 +32,7 @@ COMMANDS: dict[str, Row] = {
     "push": Row("fancli.commands.push:push", "Send a message without waiting for the work."),
     "replay": Row("fancli.commands.replay:replay", "Make recorded calls again."),
     "bench": Row("fancli.commands.bench:bench", "Put load on a method and measure it."),
+    "shell": Row("fancli.commands.shell:shell", "A prompt for commands and calls."),
     "discover": Row("fancli.commands.discover:discover", "See services, methods and instances."),
     "config": Row(
         "fancli.commands.config:config", "See and change the services' configuration."

@@ -236,6 +236,8 @@ TABLE: dict[str, Row] = {
     "fancli.group": row(PROGRAM, "click"),
     "fancli.guard": row(PROGRAM),
     "fancli.guarded": row(PROGRAM),
+    "fancli.history": row(PROGRAM),
+    "fancli.keeper": row(PROGRAM),
     "fancli.live": row(PROGRAM),
     "fancli.lines": row(PROGRAM),
     "fancli.local": row(PROGRAM),
@@ -250,6 +252,7 @@ TABLE: dict[str, Row] = {
     "fancli.payload": row(PROGRAM),
     "fancli.peers": row(PROGRAM),
     "fancli.processes": row(PROGRAM),
+    "fancli.prompt": row(PROGRAM, "click", "prompt_toolkit"),
     "fancli.ready": row(PROGRAM),
     "fancli.recording": row(PROGRAM),
     "fancli.reload": row(PROGRAM),
@@ -257,6 +260,7 @@ TABLE: dict[str, Row] = {
     "fancli.request": row(PROGRAM, "click"),
     "fancli.request_file": row(PROGRAM),
     "fancli.scripts": row(PROGRAM),
+    "fancli.session": row(PROGRAM),
     "fancli.slo": row(PROGRAM),
     "fancli.several": row(PROGRAM),
     "fancli.show": row(PROGRAM),
@@ -288,6 +292,7 @@ TABLE: dict[str, Row] = {
     "fancli.commands.run": row(COMMAND, "click"),
     "fancli.commands.serve": row(COMMAND, "click"),
     "fancli.commands.settings": row(COMMAND),
+    "fancli.commands.shell": row(COMMAND),
 }
 
 #: Everybody may import these, and the standard library less the OWNED part of it.

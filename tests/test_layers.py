@@ -243,6 +243,7 @@ TABLE: dict[str, Row] = {
     "fancli.local": row(PROGRAM),
     "fancli.main": row(PROGRAM),
     "fancli.many": row(PROGRAM),
+    "fancli.man": row(PROGRAM, "click"),
     "fancli.mask": row(PROGRAM),
     "fancli.mocking": row(PROGRAM),
     "fancli.options": row(PROGRAM, "click"),

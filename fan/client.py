@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -330,17 +329,25 @@ def _trace(call: Call) -> str:
 
 def _timing(call: Call, started: float) -> dict[str, float]:
     marks, now = call.marks or {}, time.monotonic()
-    points = [started]
-    names = ("resolved", "connected", "sent", "answered")
     # A mark that was skipped took no time; where none follows, the call ended in that phase.
-    reached = max((i for i, name in enumerate(names) if name in marks), default=-1)
-    for i, name in enumerate(names):
-        points.append(marks.get(name, points[-1] if i < reached else now))
-    points.append(now)
-    spans = [max(0.0, b - a) for a, b in pairwise(points)]
-    labels = ("resolve", "connect", "send", "wait", "decode")
-    timing = {label: round(span * 1000, 3) for label, span in zip(labels, spans, strict=True)}
-    return {**timing, "total": round((now - started) * 1000, 3)}
+    is_sent = "sent" in marks or "answered" in marks
+    is_connected = is_sent or "connected" in marks
+    resolved = marks.get("resolved", started if is_connected else now)
+    connected = marks.get("connected", resolved if is_sent else now)
+    sent = marks.get("sent", connected if "answered" in marks else now)
+    answered = marks.get("answered", now)
+    return {
+        "resolve": _ms(started, resolved),
+        "connect": _ms(resolved, connected),
+        "send": _ms(connected, sent),
+        "wait": _ms(sent, answered),
+        "decode": _ms(answered, now),
+        "total": _ms(started, now),
+    }
+
+
+def _ms(start: float, end: float) -> float:
+    return round((end - start) * 1000, 3) if end > start else 0.0
 
 
 def _known(exc: Exception, call: Call, started: float) -> Exception:

@@ -13,13 +13,20 @@ if TYPE_CHECKING:
 _BYTES = "application/octet-stream"
 
 
-def document_of(response: Response, value: Any) -> bytes:
-    """The result as compact JSON: what came, not what a decoder made of its numbers."""
-    if response.content_type == _BYTES:
-        from fancli.render import to_json
+def document_of(response: Response) -> bytes:
+    """The result as compact JSON: what came, not what a decoder made of its numbers. Raises
+    Internal (malformed_reply)."""
+    if response.content_type != _BYTES and response.body:
+        try:
+            document = msgspec.json.format(response.body, indent=-1)
+            document.decode()  # the formatter looks at no text
+            return document
+        except (ValueError, RecursionError):
+            pass  # the decoder says better what is wrong with it
+    from fan import decode_result
+    from fancli.render import to_json
 
-        return to_json(value)
-    return msgspec.json.format(response.body, indent=-1) if response.body else b"null"
+    return to_json(decode_result(response))
 
 
 def envelope(

@@ -11,7 +11,7 @@ import msgspec
 from fancli.answers import as_value, broken_promise, document_of, end_of, envelope, failure_of
 
 if TYPE_CHECKING:
-    from fan import Client, FanError, MethodInfo, Response, Result
+    from fan import Client, FanError, MethodInfo, Result
     from fancli.recording import Tape
     from fancli.request import Asking
     from fancli.show import Show
@@ -151,20 +151,14 @@ def answer_of(
             if exc.reason != "streaming_unsupported" or not may_turn_out:
                 raise
         else:
-            document = document_of(result.response, result.value)
+            document = document_of(result.response)
             return Answer(envelope(target, result, document, shows_all=shows_all), result)
     items = []
     with closing(client.open_stream(service, method, content_type, body)) as chunks:  # type: ignore[type-var]
         for last in chunks:
             if last.kind == "chunk":
-                items.append(msgspec.Raw(_item(last)))
+                items.append(msgspec.Raw(document_of(last)))
     return Answer({**end_of(target, last, len(items)), "result": items})
-
-
-def _item(response: Response) -> bytes:
-    from fan import decode_result
-
-    return document_of(response, decode_result(response))
 
 
 def print_stream(caller: Caller, show: Show, content_type: str, body: bytes) -> int:
@@ -181,7 +175,7 @@ def print_stream(caller: Caller, show: Show, content_type: str, body: bytes) -> 
                 if response.kind == "chunk":
                     show.item(response, count)
                     if keeps:
-                        items.append(msgspec.Raw(_item(response)))
+                        items.append(msgspec.Raw(document_of(response)))
                     count += 1
                 last = response
     except _fan_error() as exc:

@@ -71,7 +71,7 @@ class Show:
     def result(self, asking: Asking, result: Result) -> None:
         """The one result of a call. Raises Internal (malformed_reply), NotFound (no_such_path)."""
         value = result.value
-        document = document_of(result.response, value)
+        document = document_of(result.response)
         if self._common.verbose == 2:
             self._out.talk(f"< {document.decode()}")
         value, document = self._part(value, document)
@@ -128,7 +128,9 @@ class Show:
         from fan import decode_result
 
         value = decode_result(response)
-        value, document = self._part(value, document_of(response, value))
+        value, document = self._part(value, document_of(response))
+        if seq == 0 and self._how.parts:
+            self._begin_section()
         if self._env.is_json:
             self._write(msgspec.json.encode(item_of(document, seq)) + b"\n")
         elif "b" not in self._parts:

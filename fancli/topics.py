@@ -43,9 +43,35 @@ greeter.hello@canary    the routed version with the smaller weight
 -t ipc                  over this transport; auto takes ipc on the same host
 --instance ID           this instance and no other
 -p URL                  no registry: http://HOST:PORT, unix:///PATH, local:MODULE[:CLASS]
+-P FILE|URL             addresses, one a line, or a list in JSON or YAML
 --sk KEY                the same shard key reaches the same instance
+--rk KEY                the same routing key reaches the same version
+--fanout                every instance, of all versions or of the one behind the @
 
 fan discover resolve TARGET --explain says where a call would go, and why.
+"""
+
+_FILES = """\
+A request in a file, for `fan call -f FILE` (- is stdin): YAML, JSON or TOML.
+
+    #!/usr/bin/env -S fan call -f
+    target: greeter.hello
+    timeout: 2s
+    headers: {x-team: blue}
+    baggage: {user: "7"}
+    args:
+      name: ${name:-World}
+    expect: Hello ${name:-World}
+
+args         the arguments: a map by name, a list by position. data is the same, and may be JSON in
+             a text, or @FILE beside the file. Beside data by name, args are defaults for ${}.
+expect       the result; or conditions: result, result.a[0], code, reason, type, message, executed,
+             exit, version, instance, ok. Of an object only the members that are named count.
+${name}      filled by -A name=Bob, or -A n:=3 (JSON); ${name:-World} has a default
+${env:HOME}  from the environment; ${env:HOME:-x}; $${x} is the text ${x}
+
+What is on the command line wins over the file. An unknown key is exit 2 with file and line, a reply
+that is not as expected exit 9.
 """
 
 _OUTPUT = """\
@@ -113,12 +139,14 @@ def topic(name: str) -> str | None:
         return _exit_codes()
     if name == "errors":
         return _errors()
-    return {"payload": _PAYLOAD, "env": _ENV, "routing": _ROUTING, "output": _OUTPUT}.get(name)
+    texts = {"payload": _PAYLOAD, "files": _FILES, "env": _ENV, "routing": _ROUTING}
+    return {**texts, "output": _OUTPUT}.get(name)
 
 
 #: What `fan help` lists.
 TOPICS: dict[str, str] = {
     "payload": "how arguments are typed",
+    "files": "requests in files",
     "output": "what is printed where, and --json",
     "exit-codes": "what an exit status says",
     "errors": "the error codes; fan help error CODE explains one",

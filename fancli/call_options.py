@@ -95,6 +95,8 @@ def check(how: How, *, is_dry: bool, is_json: bool) -> None:
     for name, is_used, other, is_there in needs:
         if is_used and not is_there:
             raise Usage(f"{name} goes with {other}")
+    if how.file == "-" and how.each:
+        raise Usage("--each and -f - would both read stdin", "-f FILE")
     if how.wants_editor and how.each:
         raise Usage("--each reads its payloads from stdin", "without --edit")
 
@@ -172,7 +174,12 @@ _SHOW: Options = (
 _MANY: Options = (
     click.option("--each", is_flag=True, help="A payload per line of stdin (NDJSON)."),
     click.option(
-        "-c", "workers", metavar="N", type=click.IntRange(1, 1000), help="Calls at once. [1]"
+        "-c",
+        "--concurrency",
+        "workers",
+        metavar="N",
+        type=click.IntRange(1, 1000),
+        help="Calls at once. [1]",
     ),
     click.option("--unordered", is_flag=True, help="Print as they are done."),
     click.option("--fail-fast", is_flag=True, help="Stop at the first failure."),

@@ -179,6 +179,7 @@ def print_stream(caller: Caller, show: Show, content_type: str, body: bytes) -> 
                     count += 1
                 last = response
     except _fan_error() as exc:
+        show.failed()
         found = failure_of(out, target, exc)
         if caller.tape is not None:
             caller.tape.keep(asking, content_type, body, found)

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from fancli.answers import as_value
+
+if TYPE_CHECKING:
+    from fan import FanError
+
+
+#: Codes of a callee that has looked at the request, and refused it.
+_REFUSALS = frozenset({"invalid_argument", "unimplemented", "permission_denied", "unauthenticated"})
+
+
+def has_answered(error: FanError) -> bool:
+    """Whether an error is somebody's answer, which may be compared with another's."""
+    return error.executed == "yes" or error.code in _REFUSALS
 
 
 def comparable(found: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from fancli.mask import mask_url
 from fancli.params import Usage, read_bytes
 
 if TYPE_CHECKING:
@@ -22,9 +23,10 @@ def read_peers(place: str, common: Common) -> tuple[str, ...]:
         data = _fetch(place, common)
     else:
         data = read_bytes(place.removeprefix("file://"), "-P", common.env)
-    peers = tuple(_address(item, place) for item in _items(data, place))
+    shown = mask_url(place)
+    peers = tuple(_address(item, shown) for item in _items(data, place))
     if not peers:
-        raise Usage(f"-P {place}: no address in it", "one URL a line: http://HOST:PORT")
+        raise Usage(f"-P {shown}: no address in it", "one URL a line: http://HOST:PORT")
     return peers
 
 
@@ -37,12 +39,10 @@ def _fetch(url: str, common: Common) -> bytes:
         with urlopen(url, timeout=timeout) as answer:
             data: bytes = answer.read(MAX_LIST + 1)
     except (OSError, HTTPException, ValueError) as exc:
-        from fancli.mask import mask_url
-
         why = getattr(exc, "reason", None) or exc
         raise Usage(f"-P {mask_url(url)}: cannot be read: {why}") from None
     if len(data) > MAX_LIST:
-        raise Usage(f"-P {url}: more than {MAX_LIST} bytes, no list of addresses")
+        raise Usage(f"-P {mask_url(url)}: more than {MAX_LIST} bytes, no list of addresses")
     return data
 
 

@@ -39,7 +39,11 @@ class PayloadCommand(Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         args, ctx.meta[_SHON] = (args, None) if ctx.resilient_parsing else lift_shon(args)
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, self.without_shon(args))
+
+    def without_shon(self, args: list[str]) -> list[str]:
+        """The arguments that click gets to see; a command may change them."""
+        return args
 
 
 #: What is called.

@@ -11,7 +11,7 @@ import msgspec
 from fancli.answers import broken_promise
 from fancli.batch import run_all
 from fancli.calling import Answer, Caller
-from fancli.compare import comparable, label_of, unified
+from fancli.compare import comparable, has_answered, label_of, unified
 from fancli.exits import Exit
 from fancli.paths import differences
 
@@ -122,8 +122,8 @@ def against(caller: Caller, payload: Payload, wants: tuple[str, str]) -> Exit:
     asked = [want.removeprefix("@") for want in wants]
     answers = [caller.answer(*body, caller.client.using(want=want), want) for want in asked]
     for answer in answers:
-        if answer.error is not None and answer.error.executed != "yes":
-            raise answer.error  # nobody has answered: nothing to compare
+        if answer.error is not None and not has_answered(answer.error):
+            raise answer.error  # there is nothing to compare
     left, values = answers[0], [comparable(answer.found) for answer in answers]
     found = list(differences(values[0], values[1]))
     if not found:

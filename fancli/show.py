@@ -31,6 +31,8 @@ class Show:
         self._has_begun = False
         self._has_section = False
         self._why: tuple[str, ...] = ()
+        #: What --print shows of the request: a failure leaves stdout empty, so it has to wait.
+        self._waiting: list[list[str] | bytes] = []
         self._path: tuple[str | int, ...] = ()
         if how.path:
             from fancli.paths import parse_path
@@ -59,14 +61,33 @@ class Show:
             baggage = [f"baggage: {name}={value}" for name, value in sent["baggage"].items()]
             want = f"@{sent['want']}" if sent["want"] else ""
             head = f"call {asking.target.name}{want} timeout={sent['timeout_ms']}ms"
-            self._section([head, *_lines(sent["headers"]), *baggage])
+            self._waiting.append([head, *_lines(sent["headers"]), *baggage])
         if "B" in self._parts:
             from fancli.render import to_json
 
-            self._begin_section()
-            self._out.json(to_json(request["request"]["body"]))
+            self._waiting.append(to_json(request["request"]["body"]))
         if "r" in self._parts:
-            self._section([*why, f"address {request['address']}"])
+            address = request["address"]
+            self._waiting.append([*why, *([f"address {address}"] if address else [])])
+
+    def failed(self) -> None:
+        """There is no result: what waits for it is talk."""
+        from fancli.render import clean
+
+        waiting, self._waiting = self._waiting, []
+        for part in waiting:
+            for line in [part.decode()] if isinstance(part, bytes) else part:
+                self._out.talk(f"> {clean(line)}")
+
+    def _begin(self) -> None:
+        """There is a result: what waits for it goes first."""
+        waiting, self._waiting = self._waiting, []
+        for part in waiting:
+            if isinstance(part, bytes):
+                self._begin_section()
+                self._out.json(part)
+            else:
+                self._section(part)
 
     def result(self, asking: Asking, result: Result) -> None:
         """The one result of a call. Raises Internal (malformed_reply), NotFound (no_such_path)."""
@@ -75,6 +96,7 @@ class Show:
         if self._common.verbose == 2:
             self._out.talk(f"< {document.decode()}")
         value, document = self._part(value, document)
+        self._begin()
         if "h" in self._parts:
             served = f"{result.version or 'version unknown'} {result.instance}".rstrip()
             self._section([f"ok {served}", *_lines(self._masked(result.response.headers))])
@@ -130,7 +152,9 @@ class Show:
         value = decode_result(response)
         value, document = self._part(value, document_of(response))
         if seq == 0 and self._how.parts:
-            self._begin_section()
+            self._begin()
+            if "b" in self._parts:
+                self._begin_section()
         if self._env.is_json:
             self._write(msgspec.json.encode(item_of(document, seq)) + b"\n")
         elif "b" not in self._parts:
@@ -142,6 +166,7 @@ class Show:
 
     def end(self, asking: Asking, last: Response, count: int) -> None:
         """The end of a stream; on stdout only JSON says it."""
+        self._begin()
         told = f"* {_served_by(last.version, last.instance)}, items={count}"
         if "m" in self._parts:
             self._section([told[2:]])

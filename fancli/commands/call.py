@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class CallCommand(PayloadCommand):
     """`--wait-ready` may do without a value, which the next word is not."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, with_bare_wait(args))
+    def without_shon(self, args: list[str]) -> list[str]:
+        return with_bare_wait(args)
 
 
 @click.command(
@@ -113,6 +113,8 @@ def _asking(common: Common, how: How, file: RequestFile | None, given: dict[str,
     wants = how.against or ()
     if not all(want.removeprefix("@").strip() for want in wants):
         raise Usage(f"--against {' '.join(wants)}: no version behind the @", "--against @1 @2")
+    if given["key"] == "auto" and (how.each or how.repeats):
+        given["key"] = ""  # each call's own id is its key, over all of its attempts
     asking = Asking(common, target=target, items=items, **given)
     if asking.has_payload and (how.each or how.health):
         other = "--each" if how.each else "--health"
@@ -215,6 +217,7 @@ def _one(caller: Caller, how: How, show: Show, payload: Payload) -> int:
     if answer is None:
         return print_stream(caller, show, *body)
     if answer.error is not None:
+        show.failed()
         raise answer.error
     if answer.result is None or "error" in answer.found:
         return report(caller, answer)

@@ -124,15 +124,15 @@ def _checked(record: Recorded, answer: Answer) -> Answer:
     """The answer, held against the one that is recorded."""
     from fancli.answers import broken_promise
     from fancli.calling import Answer
-    from fancli.compare import comparable
+    from fancli.compare import comparable, has_answered
     from fancli.paths import differences
 
     was, now = comparable(record.reply), comparable(answer.found)
     found = [each.as_json("recorded", "actual") for each in differences(was, now)]
     if not found:
         return Answer({**answer.found, "ok": True}, answer.result)
-    if answer.error is not None and answer.error.executed != "yes" and "error" not in was:
-        return answer  # nobody has answered
+    if answer.error is not None and not has_answered(answer.error):
+        return answer
     message = f"{found[0]['path']} is not as it was recorded"
     served = {name: answer.found.get(name) for name in ("version", "instance")}
     reply = broken_promise(

@@ -274,10 +274,46 @@ def test_versions_that_fail_alike_fail(fan: Fan, demo: Demo) -> None:
     assert (ran.exit, ran.stdout) == (3, "")
 
 
+TWO = """
+from fan import Service, rpc
+
+class One(Service):
+    name = "shop"
+    version = "1.0.0"
+
+    @rpc
+    def price(self, fruit: str) -> int:
+        return 30
+
+class Two(Service):
+    name = "shop"
+    version = "2.0.0"
+
+    @rpc
+    def price(self, fruit: str, count: int) -> int:
+        return 30 * count
+"""
+
+
+def test_a_version_that_refuses_the_arguments_answers_differently(
+    fan: Fan, start: Callable[..., subprocess.Popen[bytes]], private: Path
+) -> None:
+    (private / "two.py").write_text(TWO)
+    server = start("serve", f"{private}/two.py")
+    assert server.stderr is not None
+    while server.stderr.readline() != b"ready\n":
+        pass
+    ran = fan("call", "shop.price", "fruit=pear", "--against", "@1", "@2")
+    assert ran.exit == 9
+    assert "-30" in ran.stdout.splitlines()
+    assert "bad_signature" in ran.stdout
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
         (("--each", "a=1"), "--each and a payload"),
+        (("--each", "-f", "-"), "both read stdin"),
         (("--each", "-N", "2"), "--each and --repeat"),
         (("--fanout", "--dry-run"), "--fanout and --dry-run"),
         (("--diff",), "--diff goes with --fanout"),

@@ -141,6 +141,13 @@ def test_a_breaker_leaves_alone_what_keeps_failing_unless_it_is_left_out(
     assert "circuit_open" not in ran.stdout
 
 
+def test_a_batch_makes_up_a_key_for_each_call(fan: Fan, start: Start, private: Path) -> None:
+    (private / "flaky.py").write_text(FLAKY)
+    ready(start("serve", f"{private}/flaky.py"))
+    ran = fan("call", "flaky.third", "--idempotency-key", "auto", "-N", "3", "-q")
+    assert ran.stdout == '{"runs":3}\n'
+
+
 # --- what is shown ---
 
 
@@ -198,6 +205,14 @@ def test_print_shows_what_its_letters_name(fan: Fan, demo: Demo) -> None:
     assert "total=" in meta
     assert fan("call", "greeter.hello", "--print", "b").stdout == '"Hello World"\n'
     assert fan("call", "greeter.count", "n=2", "--print", "Bb").stdout == '{"n":2}\n\n0\n1\n'
+
+
+def test_what_print_shows_of_a_request_that_fails_is_talk(fan: Fan, demo: Demo) -> None:
+    ran = fan("call", "greeter.boom", "a=1", "--print", "HBb", "-H", "x: y")
+    assert (ran.exit, ran.stdout) == (4, "")
+    assert ran.stderr.splitlines()[:3] == [
+        "> call greeter.boom timeout=5000ms", "> x: y", '> {"a":"1"}'
+    ]  # fmt: skip
 
 
 def test_explain_says_why_on_stderr_and_in_the_object(fan: Fan, demo: Demo) -> None:

@@ -82,6 +82,12 @@ def test_options_stand_anywhere_and_two_dashes_end_them(fan: Fan, demo: Demo) ->
     assert fan(*lines[0]).exit == 2  # of one command, not of all
 
 
+def test_an_option_whose_name_is_a_key_of_shon_is_one(fan: Fan, demo: Demo) -> None:
+    ran = fan("call", "greeter.echo", "[", "--wait-ready", "1", "]", "--wait-ready")
+    assert ran.stdout == '{"args":[],"kwargs":{"wait-ready":1}}\n'
+    assert fan("call", "greeter.echo", "--wait-ready", "a=1").stdout.endswith('{"a":"1"}}\n')
+
+
 def test_a_mistyped_name_is_told_with_the_right_one(fan: Fan, demo: Demo) -> None:
     for args, status, near in (
         (("gretter.hello",), 3, "greeter"),

@@ -102,7 +102,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """mypy --strict on both packages; the public contracts need pytest's types."""
     install(session, "test")
-    session.install("mypy>=1.11")
+    session.install("mypy>=1.11", "types-pyyaml>=6")
     session.run("mypy")
 
 
@@ -125,6 +125,15 @@ def completions(session: nox.Session) -> None:
             path.write_text(made)
         elif made != path.read_text():
             session.error(f"{path} is out of date: nox -s completions -- --write")
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """The long runs at full length: about an hour. The tests hold a short form of each."""
+    install(session, "test")
+    wanted = {name: os.environ[name] for name in SERVERS if name in os.environ}
+    environment = {**CLEAN, **wanted, "FAN_TEST_LONG": "1"}
+    session.run("pytest", "-m", "soak", *session.posargs, env=environment)
 
 
 @nox.session

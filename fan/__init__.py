@@ -25,6 +25,8 @@ _HOME = {
     "ConfigEntry": "config_history",
     "ConfigEvent": "config_history",
     "ConfigWatch": "config_watch",
+    "Confirm": "version_confirm",
+    "Consumer": "model",
     "Context": "context",
     "DataLoss": "errors",
     "DeadlineExceeded": "errors",
@@ -32,6 +34,10 @@ _HOME = {
     "Executor": "executor",
     "FailedPrecondition": "errors",
     "FanError": "errors",
+    "Generation": "version_history",
+    "Finding": "checks",
+    "Foreign": "tools.foreign",
+    "HttpForm": "model",
     "Instance": "model",
     "Interface": "model",
     "Internal": "errors",
@@ -40,9 +46,12 @@ _HOME = {
     "MethodInfo": "model",
     "Middleware": "middleware.base",
     "NotFound": "errors",
+    "Operations": "operations",
     "Options": "middleware.base",
     "OutOfRange": "errors",
+    "Leftover": "operations",
     "Letter": "model",
+    "Override": "model",
     "Load": "tools.load",
     "LoadPlan": "tools.load",
     "LoadReport": "tools.load",
@@ -63,6 +72,7 @@ _HOME = {
     "ServerStatus": "tools.servers",
     "Servers": "tools.servers",
     "Service": "service",
+    "ShardRule": "shard",
     "ServiceInfo": "model",
     "Settings": "settings",
     "Trouble": "tools.mock",
@@ -70,6 +80,10 @@ _HOME = {
     "Unavailable": "errors",
     "Unimplemented": "errors",
     "Unknown": "errors",
+    "Status": "version_state",
+    "Switched": "version_flow",
+    "Tally": "version_confirm",
+    "Versions": "version",
     "Write": "writing",
     "Written": "writing",
     "current": "context",
@@ -86,6 +100,9 @@ _HOME = {
     "parse_target": "routing",
     "plugins": "",
     "push": "service",
+    "read_legacy": "tools.legacy",
+    "read_openapi": "tools.openapi",
+    "read_services": "tools.foreign",
     "rpc": "service",
     "subscribe": "service",
     "versions": "",
@@ -98,6 +115,7 @@ if TYPE_CHECKING:
     from fan import plugins as plugins
     from fan import versions as versions
     from fan.app import App as App
+    from fan.checks import Finding as Finding
     from fan.client import Client as Client
     from fan.client import Result as Result
     from fan.codec import decode_result as decode_result
@@ -173,15 +191,20 @@ if TYPE_CHECKING:
     from fan.middleware.base import Options as Options
     from fan.model import Address as Address
     from fan.model import Choice as Choice
+    from fan.model import Consumer as Consumer
+    from fan.model import HttpForm as HttpForm
     from fan.model import Instance as Instance
     from fan.model import Interface as Interface
     from fan.model import Letter as Letter
     from fan.model import MethodInfo as MethodInfo
+    from fan.model import Override as Override
     from fan.model import Param as Param
     from fan.model import Queue as Queue
     from fan.model import QueueName as QueueName
     from fan.model import Route as Route
     from fan.model import ServiceInfo as ServiceInfo
+    from fan.operations import Leftover as Leftover
+    from fan.operations import Operations as Operations
     from fan.profiles import Profile as Profile
     from fan.profiles import Profiles as Profiles
     from fan.profiles import load_profiles as load_profiles
@@ -196,6 +219,10 @@ if TYPE_CHECKING:
     from fan.settings import Settings as Settings
     from fan.settings import load_settings as load_settings
     from fan.settings import parse_duration as parse_duration
+    from fan.shard import ShardRule as ShardRule
+    from fan.tools.foreign import Foreign as Foreign
+    from fan.tools.foreign import read_services as read_services
+    from fan.tools.legacy import read_legacy as read_legacy
     from fan.tools.load import Load as Load
     from fan.tools.load import LoadPlan as LoadPlan
     from fan.tools.load import LoadReport as LoadReport
@@ -203,9 +230,16 @@ if TYPE_CHECKING:
     from fan.tools.mock import mock_recorded as mock_recorded
     from fan.tools.mock import mock_samples as mock_samples
     from fan.tools.mock import mock_service as mock_service
+    from fan.tools.openapi import read_openapi as read_openapi
     from fan.tools.replay import Recorded as Recorded
     from fan.tools.servers import Servers as Servers
     from fan.tools.servers import ServerStatus as ServerStatus
+    from fan.version import Versions as Versions
+    from fan.version_confirm import Confirm as Confirm
+    from fan.version_confirm import Tally as Tally
+    from fan.version_flow import Switched as Switched
+    from fan.version_history import Generation as Generation
+    from fan.version_state import Status as Status
     from fan.writing import Write as Write
     from fan.writing import Written as Written
 

@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from fan.events import Subscriber
     from fan.lifecycle import Lifecycle
     from fan.middleware.metrics import Metrics
+    from fan.operations import Operations
     from fan.tracers.base import Tracer
+    from fan.version import Versions
 
 
 class App:
@@ -55,8 +57,9 @@ class App:
     layers of `plugins.default_middleware`; `policies` says how single services and methods are
     treated (`fan.policies`), `routes` which way they take (`fan.routes`); `errors` are exception
     classes that come back as themselves. Without `live` nothing is watched: every look-up reads the
-    registry, as a one-shot command wants it. `name` is what services see as `caller` outside of any
-    service.
+    registry, as a one-shot command wants it; with `on_stale` what was read last answers while the
+    registry is down, and it is told the age in seconds. `name` is what services see as `caller`
+    outside of any service.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class App:
         tracer: Tracer | None = None,
         errors: Iterable[type[BaseException]] = (),
         live: bool = True,
+        on_stale: Callable[[float], None] | None = None,
         name: str = "app",
     ) -> None:
         #: As given, else as the environment and the files of this place say.
@@ -82,6 +86,7 @@ class App:
         for cls in errors:
             self.errors.register(cls)
         self._given_tracer = tracer
+        self._on_stale = on_stale
         self._is_live = live
         #: What was called and served so far; a one-shot App counts nothing.
         self.metrics = _metrics() if live else None
@@ -219,7 +224,7 @@ class App:
             if self._store is None:
                 settings = self.settings
                 self._store = plugins.open_store(
-                    settings.registry_url, settings.namespace, settings
+                    settings.registry_url, settings.namespace, settings, on_stale=self._on_stale
                 )
             return self._store
 
@@ -238,6 +243,20 @@ class App:
                     mirror=self.mirror,
                 )
             return self._config
+
+    @property
+    def versions(self) -> Versions:
+        """Which versions take calls: `app.versions.switch({"shop": "2"})`, `.rollback()`."""
+        from fan.version import Versions
+
+        return Versions(lambda: self.store, timeout=self.settings.timeout)
+
+    @property
+    def operations(self) -> Operations:
+        """What an operator does: `app.operations.override(...)`, `lift`, `deregister`, ..."""
+        from fan.operations import Operations
+
+        return Operations(self)
 
     @property
     def pool(self) -> ThreadPoolExecutor:
@@ -328,8 +347,8 @@ class App:
         route = info.route
         if route is None or not route.versions:
             return unrouted
-        if route.replaced_by:
-            return None
+        if route.replaced_by or route.shard:
+            return None  # elsewhere, or wherever the key of a call says
         live = [v for v, weight in route.versions.items() if weight > 0]
         return live[0] if len(live) == 1 and not route.overrides else None
 
@@ -391,11 +410,13 @@ class App:
                 self._lifecycle = Lifecycle(self)
             return self._lifecycle
 
-    def start(self, transports: Sequence[str] = ("ipc",), *, adopt: bool = False) -> None:
+    def start(
+        self, transports: Sequence[str] = ("ipc",), *, adopt: bool = False, standby: bool = False
+    ) -> None:
         """Serve what is hosted over the transports (`ipc`, `http=127.0.0.1:8080`), register it, and
-        start it. `adopt` moves the routes to these versions. Raises FanError; nothing is left
-        behind."""
-        self.lifecycle.start(transports, adopt)
+        start it. `adopt` moves the routes to these versions; with `standby` a place that is taken
+        is waited for. Raises FanError; nothing is left behind."""
+        self.lifecycle.start(transports, adopt, standby)
 
     def drain(self, timeout: float | None = None) -> bool:
         """Take no new calls and wait for those in flight; False when `timeout` seconds pass

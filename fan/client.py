@@ -242,12 +242,14 @@ class Client:
         call = self._sender.begin("stream", service, method, self.options.want, content_type, body)
         return self._chunks(call)
 
-    def resolve(self, service: str, method: str = "") -> Choice:
-        """Where a call would go now, and why. Sends nothing."""
+    def resolve(self, service: str, method: str = "", *, kind: str = "call") -> Choice:
+        """Where a call (or push) would go now, and why. Sends nothing."""
         hosted = self._sender.hosted(service, self.options.want, method)
         if hosted is not None:
             why = ("hosted in this App: called directly",)
             return Choice(service, method, LOCAL, hosted.version, why=why)
+        if kind == "push" and (queue := self._sender.queue_for(service, method)) is not None:
+            return queue
         parent = current()
         trace = parent.trace_id if parent is not None else new_id()
         deadline = time.monotonic() + self.options.seconds(self._app.settings.timeout)

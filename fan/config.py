@@ -20,7 +20,7 @@ from fan.config_live import Live
 from fan.config_values import CONFIG, MISSING, SCHEMA, check_key, encode, encode_schema
 from fan.config_views import View, as_typed, fields_of, overridden, tree, variable_of
 from fan.config_watch import ConfigWatch
-from fan.errors import FanError
+from fan.errors import NO, FanError, NotFound, Unavailable
 from fan.following import Cursor
 from fan.mirror import Mirror, read_names
 from fan.stores.base import Cut, Plan, Store
@@ -78,16 +78,46 @@ class Configs:
     def __contains__(self, key: str) -> bool:
         return self.get(key, MISSING) is not MISSING
 
-    def get(self, key: str, default: Any = None, *, deadline: float | None = None) -> Any:
-        """The value in force, `default` where there is none in any layer."""
-        names = self.values(check_key(key), deadline=deadline)
-        value = names.get(key, MISSING)
+    def get(
+        self, key: str, default: Any = None, *, gen: int = 0, deadline: float | None = None
+    ) -> Any:
+        """The value in force, or with `gen` the one of that generation; `default` where there is
+        none in any layer."""
+        if gen:
+            value = self.value_at(key, gen)
+        else:
+            value = self.values(check_key(key), deadline=deadline).get(key, MISSING)
         if value is MISSING:
             value = self.defaults.get(key, MISSING)
         text = self._variables().get(variable_of(key))
         if text is not None:
             return as_typed(text, None if value is MISSING else value)
         return default if value is MISSING else value
+
+    def pinned(self, gen: int) -> PinnedConfigs:
+        """The configs as of generation `gen`; 0 is what is in force."""
+        return PinnedConfigs(self, gen)
+
+    def value_at(self, key: str, gen: int) -> Any:
+        """The value of a key as the registry had it in generation `gen`, `MISSING` for none. Raises
+        Unavailable (stale_pin), executed no, where that is not kept any more."""
+        object, store = CONFIG + check_key(key), self._open()
+        if self._is_live:
+            values = self._live.use(key)
+            state = self._live.mirror.state
+            found = state.objects.get(object)
+            if found is not None and found.pinned_at <= gen <= state.gen:
+                return values.get(key, MISSING)
+        try:
+            revision = store.read([object], gen=gen, deadline=self._deadline(None)).objects
+        except NotFound as exc:
+            raise Unavailable(
+                f"the call is pinned to generation {gen}, which is not kept any more",
+                reason="stale_pin",
+                executed=NO,
+            ) from exc
+        body = revision[object].body if object in revision else None
+        return MISSING if body is None else config_values.decode(object, body)
 
     def bind(
         self,
@@ -341,3 +371,29 @@ class Configs:
 
     def _deadline(self, deadline: float | None) -> float:
         return time.monotonic() + self._timeout if deadline is None else deadline
+
+
+class PinnedConfigs:
+    """The configs as of one generation: `fan.current().config["orders/theme"]` stays what it was
+    when the call tree began."""
+
+    def __init__(self, configs: Configs, gen: int) -> None:
+        self._configs = configs
+        self.gen = gen
+
+    def __repr__(self) -> str:
+        return f"<PinnedConfigs of generation {self.gen}>"
+
+    def __getitem__(self, key: str) -> Any:
+        value = self.get(key, MISSING)
+        if value is MISSING:
+            raise no_such_config(key)
+        return value
+
+    def __contains__(self, key: str) -> bool:
+        return self.get(key, MISSING) is not MISSING
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value, `default` where there was none in any layer. Raises Unavailable (stale_pin)
+        where that generation is not kept any more."""
+        return self._configs.get(key, default, gen=self.gen)

@@ -255,6 +255,12 @@ class Context(msgspec.Struct, gc=False):
         """`ctx.rpc.service.method(...)`: a call as a part of this one."""
         return self.find_app().rpc
 
+    @property
+    def config(self) -> Any:
+        """The configs as of the generation that this call tree is pinned to:
+        `ctx.config["orders/theme"]`."""
+        return self.find_app().config.pinned(self.gen)
+
     def find_app(self) -> Any:
         """The App that serves this call or the one that it is a part of."""
         here: Context | None = self

@@ -75,7 +75,7 @@ class Dispatcher:
         found = next((h for h in self.hosting if h.instance_id == instance_id), None)
         return {
             "methods": found.counts() if found is not None else {},
-            "in_flight": self.in_flight,
+            "in_flight": len(found.flying) if found is not None else 0,
         }
 
     def __call__(
@@ -139,12 +139,14 @@ class Dispatcher:
             name: server_chain(own, self._invoke) for name, own in found if own is not None
         }
 
-    def begin(self) -> None:
-        """Count one request in."""
+    def begin(self, hosted: Hosted) -> None:
+        """Count one request of an instance in."""
         self._flying.append(None)
+        hosted.flying.append(None)
 
-    def end(self) -> None:
+    def end(self, hosted: Hosted) -> None:
         """Count it out."""
+        hosted.flying.pop()
         self._flying.pop()
         if self._is_awaited and not self._flying:
             with self._idle:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 from fan.context import new_id
+from fan.errors import Unavailable
+from fan.failures import error_response
 from fan.hosting import Hosted
 from fan.message import Request, Response
 from fan.model import Address
@@ -33,6 +35,7 @@ class Subscriber:
         self._hosted.settle(app)
         self._hosted.start_over()
         self._listener: Listener | None = None
+        self._is_draining = False
 
     def __repr__(self) -> str:
         return f"<Subscriber {self.topic} {'open' if self._listener else 'closed'}>"
@@ -45,11 +48,13 @@ class Subscriber:
 
     def open(self, transport: Transport, address: Address, group: str) -> None:
         """Begin to hear. Raises what `Transport.subscribe` raises."""
-        wanted = Subscription(self.topic, group, self._hosted.name, "handle")
+        # Each is a method of its own to those who tell messages apart by service and method.
+        wanted = Subscription(self.topic, group, self._hosted.name, self._hosted.instance_id)
         self._listener = transport.subscribe(address, wanted, self._handle)
 
     def drain(self) -> None:
-        """Take nothing new."""
+        """Take nothing new; what is taken already and not begun goes back to its queue."""
+        self._is_draining = True
         if self._listener is not None:
             self._listener.drain()
 
@@ -67,6 +72,9 @@ class Subscriber:
         peer: str = "",
         is_queued: bool = False,
     ) -> Response | Future[Response] | Stream:
+        if self._is_draining:
+            error = Unavailable(f"{self.topic}: the subscriber is draining", reason="draining")
+            return error_response(request, error)
         return self._app.dispatcher.handle(
             request,
             self._hosted,

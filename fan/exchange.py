@@ -86,7 +86,7 @@ class Exchange:
             dedupe=method.dedupe,
             exchange=self,
         )
-        dispatcher.begin()
+        dispatcher.begin(self._hosted)
         try:
             steps = self._steps = chain(inbound)
             step = next(steps)
@@ -152,7 +152,7 @@ class Exchange:
     def _done(self, response: Response) -> Response:
         seconds = time.monotonic() - self._started
         self._hosted.count(self._method.name, seconds, response.code != "ok")
-        self._dispatcher.end()
+        self._dispatcher.end(self._hosted)
         return response
 
     def _accept(self) -> Response:

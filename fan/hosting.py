@@ -42,6 +42,8 @@ class Hosted:
         """Count from zero, with a lock that nobody holds."""
         self._counts: dict[str, list[float]] = {name: [0, 0, 0.0] for name in self.table}
         self._lock = threading.Lock()
+        #: One item per request that it handles now.
+        self.flying: list[None] = []
         #: Whether its version takes no calls any more.
         self.is_retired = False
 

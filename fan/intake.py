@@ -7,15 +7,20 @@ follows the routes. Events are taken from every broker that a service is served 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from fan.errors import FanError
 from fan.hosting import Hosted
+from fan.message import Request, Response
 from fan.model import QUEUES, Address, transport_of
-from fan.transports.base import Handler, Listener, Served, Subscription
+from fan.transports.base import Handler, Listener, Served, Stream, Subscription
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from fan.app import App
 
 
@@ -27,7 +32,8 @@ class Intake:
         self._lock = threading.RLock()
         self._listeners: Sequence[Listener] = ()
         self._handler: Handler | None = None
-        self._subscribed: dict[tuple[Address, Subscription], Listener] = {}
+        #: By where, for which instance, and what.
+        self._subscribed: dict[tuple[Address, str, Subscription], Listener] = {}
 
     def __repr__(self) -> str:
         return f"<Intake listeners={len(self._listeners)} subscribed={len(self._subscribed)}>"
@@ -57,23 +63,27 @@ class Intake:
             if handler is None:
                 return
             held = {one.instance_id for one in self._app.lifecycle.waiting}
-            services = [one for one in self._app.services if one.instance_id not in held]
+            services = [
+                one
+                for one in self._app.services
+                if one.instance_id not in held and not self._is_held_off(one)
+            ]
             served = [self._served(one) for one in services]
             for listener in self._listeners:
                 listener.update(served)
             wanted = {
-                (listener.address, subscription)
+                (listener.address, instance, subscription)
                 for listener in self._listeners
                 if transport_of(listener.address) in QUEUES or self._is_shared(listener)
-                for subscription in self._subscriptions(served)
+                for instance, subscription in self._subscriptions(served)
             }
+            for key in wanted - self._subscribed.keys():  # before the others go: none is missed
+                address, instance, subscription = key
+                self._subscribed[key] = self._app.transport_for(address).subscribe(
+                    address, subscription, _Pinned(handler, instance)
+                )
             for key in self._subscribed.keys() - wanted:
                 self._subscribed.pop(key).close()
-            for address, subscription in wanted - self._subscribed.keys():
-                transport = self._app.transport_for(address)
-                self._subscribed[address, subscription] = transport.subscribe(
-                    address, subscription, handler
-                )
 
     def drain(self) -> None:
         """Take nothing new."""
@@ -102,6 +112,13 @@ class Intake:
             self._is_routed(one),
         )
 
+    def _is_held_off(self, one: Hosted) -> bool:
+        """Whether an operator takes its calls away: it must not fetch any either."""
+        try:
+            return one.instance_id in self._app.discovery.service(one.name).overrides
+        except FanError:
+            return False  # no registry says so
+
     def _is_routed(self, one: Hosted) -> bool:
         try:
             route = self._app.discovery.service(one.name).route
@@ -109,17 +126,41 @@ class Intake:
             return True  # no registry says otherwise
         return route is None or not route.versions or route.versions.get(one.version, 0) > 0
 
-    def _subscriptions(self, served: Iterable[Served]) -> list[Subscription]:
+    def _subscriptions(self, served: Iterable[Served]) -> list[tuple[str, Subscription]]:
         tables = {one.instance_id: one.table for one in self._app.services}
         return [
-            Subscription(
-                topic.name,
-                one.service if topic.group is None else topic.group,
-                one.service,
-                method.name,
+            (
+                one.instance,
+                Subscription(
+                    topic.name,
+                    one.service if topic.group is None else topic.group,
+                    one.service,
+                    method.name,
+                ),
             )
             for one in served
             if one.is_routed
             for method in tables[one.instance].values()
             for topic in method.topics
         ]
+
+
+class _Pinned:
+    """The Handler of one instance's events: another version of its service may be hosted beside
+    it."""
+
+    def __init__(self, handler: Handler, instance: str) -> None:
+        self._handler = handler
+        self._instance = instance
+
+    def __call__(
+        self,
+        request: Request,
+        *,
+        is_cancelled: Callable[[], bool] | None = None,
+        peer: str = "",
+        is_queued: bool = False,
+    ) -> Response | Future[Response] | Stream:
+        """Answer one event: see `transports.base.Handler`."""
+        request = msgspec.structs.replace(request, instance=self._instance)
+        return self._handler(request, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued)

@@ -84,6 +84,17 @@ def dependencies(service: Service) -> dict[str, dict[str, str]]:
     return out
 
 
+def shards_of(service: Service) -> dict[str, list[str]]:
+    """The shards that a service object owns. Raises ValueError for what makes no sense."""
+    name, shards = service_name(service), service.shards
+    try:
+        return msgspec.convert(dict(shards), dict[str, list[str]])
+    except (msgspec.ValidationError, TypeError, ValueError):
+        raise ValueError(
+            f"{name}: shards is {shards!r}: write a dict of lists: {{'shard1': ['a', 'b']}}"
+        ) from None
+
+
 def _policy(service: Service, name: str) -> dict[str, Any]:
     """What a service says of how it is called. Raises ValueError for what has no JSON form."""
     try:

@@ -31,11 +31,13 @@ from fan.errors import (
 from fan.failures import error_response
 from fan.hosting import Hosted
 from fan.intake import Intake
-from fan.interface import dependencies, interface_of
+from fan.interface import dependencies, interface_of, shards_of
 from fan.message import Request, Response
 from fan.model import Instance, Interface, State
 from fan.needs import Needs
+from fan.stores.rules import now
 from fan.transports.base import Handler, Listener, Stream
+from fan.writing import user_name
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -79,9 +81,12 @@ class Lifecycle:
         """What is registered of this App now, in the order of its services."""
         return list(self._instances.values())
 
-    def start(self, transports: Sequence[str] = ("ipc",), adopt: bool = False) -> None:
+    def start(
+        self, transports: Sequence[str] = ("ipc",), adopt: bool = False, standby: bool = False
+    ) -> None:
         """Serve all services of the App over `transports` (`ipc`, `http=127.0.0.1:8080`); returns
-        when they are up. With `adopt` the routes move to the versions that start here.
+        when they are up. With `adopt` the routes move to the versions that start here. With
+        `standby` a place that is taken (an id, or that of a `unique` service) is waited for.
 
         Raises what a transport's `serve` raises, AlreadyExists (duplicate_id) for an instance id
         that is in use or a second instance of a `unique` service, FailedPrecondition
@@ -102,7 +107,7 @@ class Lifecycle:
         try:
             self._listen(transports)
             for one, interface in zip(hosted, interfaces, strict=True):
-                self._register(one, interface)
+                self._register(one, interface, standby)
             for one in order:
                 if not self._needs.holds(one):
                     self._bring_up(one)
@@ -174,7 +179,7 @@ class Lifecycle:
                 self._app.settings.runtime_folder()  # refuses a folder that others may use
             self._listeners.append(self._app.transport(scheme).serve(bind, handler))
 
-    def _register(self, one: Hosted, interface: Interface) -> None:
+    def _register(self, one: Hosted, interface: Interface, standby: bool) -> None:
         unique = one.service.unique
         self._refuse_twin(one, unique)
         instance = Instance(
@@ -184,13 +189,17 @@ class Lifecycle:
             addresses=tuple(listener.address for listener in self._listeners),
             state="starting",
             meta={"unique": "true"} if unique else {},
+            shards=shards_of(one.service),
             nonce=new_id(),
             iface=interface.hash,
             pid=os.getpid(),
             host=os.uname().nodename,
-            started_at=_now(),
+            started_at=now(),
         )
-        self._app.discovery.register(instance, interface)
+        if standby:
+            self._app.discovery.register_when_free(instance, interface)
+        else:
+            self._app.discovery.register(instance, interface)
         self._instances[instance.id] = instance
 
     def _refuse_twin(self, one: Hosted, unique: bool) -> None:
@@ -243,7 +252,7 @@ class Lifecycle:
     def _adopt(self, one: Hosted, adopt: bool) -> None:
         try:
             self._app.discovery.adopt(
-                one.name, one.version, force=adopt, who=_user(), host=os.uname().nodename
+                one.name, one.version, force=adopt, who=user_name(), host=os.uname().nodename
             )
         except PermissionDenied as exc:
             # It stays unrouted: the highest final release with a live instance answers.
@@ -334,21 +343,6 @@ def start_order(hosted: Sequence[Hosted]) -> list[Hosted]:
     for one in hosted:
         visit(one, ())
     return order
-
-
-def _user() -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:  # a user id without an account, as in many containers
-        return str(os.geteuid())
-
-
-def _now() -> str:
-    from datetime import UTC, datetime
-
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _log() -> Any:

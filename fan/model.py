@@ -11,7 +11,8 @@ import msgspec
 
 from fan.message import Request
 
-State = Literal["starting", "up", "draining"]
+#: "down" is what an operator says of an instance; it says the others itself.
+State = Literal["starting", "up", "draining", "down"]
 
 #: Transports over a broker, where what was accepted waits for whoever handles it.
 QUEUES = ("amqp", "redis", "database")
@@ -20,11 +21,26 @@ QUEUES = ("amqp", "redis", "database")
 WHOLE = 10_000
 
 
-class Address(msgspec.Struct, frozen=True):
+class HttpForm(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a method of an HTTP service that knows nothing of fan is called: a `verb`, and a `path`
+    with `{name}` for arguments. Of the others those in `query`, and all for a verb without a body,
+    are in the query; the rest make up the body, a document of `content_type`, unless one of them,
+    `body`, is all of it."""
+
+    verb: str = "GET"
+    path: str = "/"
+    content_type: str = "application/json"
+    query: tuple[str, ...] = ()
+    body: str = ""
+
+
+class Address(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where an instance is reached: `unix:///run/x.sock`, `http://127.0.0.1:8080`. The scheme picks
-    the transport; the rest is the transport's own."""
+    the transport; the rest is the transport's own. `form` is set for one call of a method that has
+    one."""
 
     url: str
+    form: HttpForm | None = None
 
     @property
     def scheme(self) -> str:
@@ -64,6 +80,8 @@ class MethodInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     topics: tuple[str, ...] = ()
     #: Shared definitions that the schemas refer to as `#/$defs/NAME`.
     definitions: dict[str, Any] = {}
+    #: For a method of a service that knows nothing of fan: how it is called over HTTP.
+    http: HttpForm | None = None
 
 
 class Interface(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -82,6 +100,11 @@ class Interface(msgspec.Struct, frozen=True, omit_defaults=True):
     def method(self, name: str) -> MethodInfo | None:
         """The method of that name, or None."""
         return next((m for m in self.methods if m.name == name), None)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the service knows nothing of fan: its methods are called each in its form."""
+        return bool(self.methods) and self.methods[0].http is not None
 
 
 class Instance(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -105,6 +128,17 @@ class Instance(msgspec.Struct, frozen=True, omit_defaults=True):
     host: str = ""
     #: RFC 3339, UTC.
     started_at: str = ""
+
+
+class Override(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an operator says of an instance against its own word: a persistent record of the kind
+    `override`, named `<service>/<id>`."""
+
+    state: Literal["draining", "down"]
+    #: Epoch seconds after which it does not count any more; None: until it is taken back.
+    until: float | None = None
+    who: str = ""
+    why: str = ""
 
 
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -138,7 +172,10 @@ class ServiceInfo(msgspec.Struct, frozen=True):
     gen: int = 0
     #: Generation since which the route is in force, 0 for none.
     routed_at: int = 0
+    #: As they are to be treated: an operator's word counts above an instance's own.
     instances: tuple[Instance, ...] = ()
+    #: What operators say now, by the id of the instance.
+    overrides: dict[str, Override] = {}
     #: The config `SERVICE/policy`.
     policy: dict[str, Any] = {}
 
@@ -153,7 +190,7 @@ class ServiceInfo(msgspec.Struct, frozen=True):
         return bool(self.interfaces) or self.route is not None or bool(self.instances)
 
     def live(self, version: str) -> tuple[Instance, ...]:
-        """The instances of a version that take calls."""
+        """The instances of a version that take calls: those that are up, unless it is retired."""
         if self.route is not None and version in self.route.retired:
             return ()
         return tuple(i for i in self.instances if i.version == version and i.state == "up")
@@ -219,17 +256,6 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     who: str = ""
     #: Epoch seconds after which nobody waits for a vote.
     until: float = 0.0
-
-
-class Override(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an operator says of an instance against its own word: a persistent record of the kind
-    `override`, named `<service>/<id>`."""
-
-    state: Literal["draining", "down"]
-    #: Epoch seconds after which it does not count any more; None: until it is taken back.
-    until: float | None = None
-    who: str = ""
-    why: str = ""
 
 
 class Choice(msgspec.Struct, frozen=True):

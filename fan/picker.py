@@ -6,6 +6,7 @@ import contextlib
 import platform
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,8 +14,24 @@ from fan.balancer import RoundRobin, by_shard
 from fan.discovery import Discovery
 from fan.errors import FailedPrecondition, FanError, NotFound, Unavailable
 from fan.middleware.base import Options
-from fan.model import QUEUES, Address, Choice, Instance, MethodInfo, ServiceInfo, transport_of
+from fan.model import (
+    QUEUES,
+    Address,
+    Choice,
+    Instance,
+    Interface,
+    MethodInfo,
+    ServiceInfo,
+    transport_of,
+)
+from fan.names import unknown_method
 from fan.routing import address_of, candidates, choose_version
+
+if TYPE_CHECKING:
+    from fan.shard import Sharding
+
+#: Methods that every instance answers for itself.
+BUILT_IN = frozenset({"health", "info", "stats"})
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -34,6 +51,8 @@ class Table(msgspec.Struct, frozen=True):
     #: The services whose calls it takes in their place, and the version that those ask for.
     replaces: tuple[str, ...] = ()
     want: str = ""
+    #: A `shard.Sharding`: how its keys are spread over the instances; None where they are not.
+    sharding: Any = None
 
     def method(self, name: str, want: str) -> MethodInfo | None:
         """What is registered of a method, None where that is nothing (then the callee says)."""
@@ -115,14 +134,15 @@ class Picker:
                 return choices[0]
             if choices:
                 return choices[self._balancer.turn(len(choices))]
-        return self._choose(table.info, method, options, sticky, tried)
+        return self._choose(table, method, options, sticky, tried)
 
     def pick_queue(
         self, table: Table, method: str, options: Options, sticky: str, tried: AbstractSet[str]
     ) -> Choice:
         """The same for a push: a queue that an instance is served over, where there is one, keeps
         it whatever happens to the instance."""
-        if options.transport in ("", "auto") and not (options.want or options.instance):
+        is_free = not (options.want or options.instance or options.shard)
+        if is_free and options.transport in ("", "auto"):
             for name in QUEUES:
                 queued = msgspec.structs.replace(options, transport=name)
                 choices = self._choices(table, queued) if table.version else ()
@@ -131,27 +151,37 @@ class Picker:
         return self.pick(table, method, options, sticky, tried)
 
     def _choose(
-        self, info: ServiceInfo, method: str, options: Options, sticky: str, tried: AbstractSet[str]
+        self, table: Table, method: str, options: Options, sticky: str, tried: AbstractSet[str]
     ) -> Choice:
+        info = table.info
         if options.instance and not options.want:
             found = candidates(info, "", options.instance)
             version, because = found[0].version, "instance asked for"
         else:
             version, because = choose_version(info, options.want, sticky, method)
             found = candidates(info, version, options.instance)
+        of = len(found)
+        if options.shard and table.sharding is not None and not options.instance:
+            values = table.sharding.parse(options.shard)
+            known = [i for i in info.instances if i.version == version]
+            found = table.sharding.owners(info.name, values, found, known)
         fresh = tuple(i for i in found if i.id not in tried) or found
         reachable = _reachable(fresh, options.transport, self._order_of(info), self.host)
         if options.shard:
             instance = by_shard([i for i, _ in reachable], options.shard)
             how = f"shard key {options.shard}"
+            if table.sharding is not None:
+                how += f", {table.sharding.rule.mode} by {table.sharding.rule.template}"
         else:
             instance = self._balancer.pick([i for i, _ in reachable])
             how = "in turn"
         address = next(a for i, a in reachable if i.id == instance.id)
+        if (interface := info.interfaces.get(version)) is not None and interface.is_foreign:
+            address = _formed(address, interface, method)
         via = _why_transport(options, address, instance, self.host)
         why = (
             f"version {version}: {because}",
-            f"instance {instance.id}: {how}, of {len(found)} that take calls",
+            f"instance {instance.id}: {how}, of {of} that take calls",
             f"transport {transport_of(address)}: {via}",
         )
         return Choice(info.name, method, address, version, info.gen, instance, why)
@@ -165,7 +195,10 @@ class Picker:
         table = self.look(service, deadline)
         if table.want and not options.want:
             options = msgspec.structs.replace(options, want=table.want)
-        choice = self._choose(table.info, method, options, sticky, frozenset())
+        if needs_key(table, method, options):
+            key = table.sharding.key(table.info.name, options.shard, dict)
+            options = msgspec.structs.replace(options, shard=key)
+        choice = self._choose(table, method, options, sticky, frozenset())
         if not table.replaces:
             return choice
         instead = f"service {table.info.name}: instead of {', '.join(table.replaces)}"
@@ -183,13 +216,15 @@ class Picker:
         methods = {m.name: m for m in interface.methods} if interface is not None else {}
         route = info.route
         routed = [v for v, weight in route.versions.items() if weight > 0] if route else []
+        is_plain = interface is None or not interface.is_foreign
         is_one = len(routed) == 1 and route is not None and not route.overrides
         return Table(
             info,
-            routed[0] if is_one else "",
+            routed[0] if is_one and is_plain else "",
             methods,
             is_replaced=route is not None and bool(route.replaced_by),
             has_policy=bool(info.policy or (interface is not None and interface.policy)),
+            sharding=_sharding(info),
         )
 
     def _choices(self, table: Table, options: Options) -> tuple[Choice, ...]:
@@ -200,6 +235,31 @@ class Picker:
                 address = address_of(instance, options.transport, self._order_of(info), self.host)
                 found.append(Choice(info.name, "", address, table.version, info.gen, instance))
         return tuple(found)
+
+
+def _formed(address: Address, interface: Interface, method: str) -> Address:
+    """The address with the form of a method. Raises Unimplemented (unknown_method): what a service
+    that is none of ours would make of any other request, nobody knows."""
+    found = interface.method(method)
+    if found is None and method:
+        raise unknown_method(interface.service, method, [m.name for m in interface.methods])
+    return address if found is None else msgspec.structs.replace(address, form=found.http)
+
+
+def _sharding(info: ServiceInfo) -> Sharding | None:
+    if info.route is None or not info.route.shard:
+        return None
+    from fan.shard import Sharding
+
+    return Sharding.of(info.name, info.route)
+
+
+def needs_key(table: Table, method: str, options: Options) -> bool:
+    """Whether a call goes where its shard key says: not one of a named instance, and the built-in
+    methods of any instance will do, unless they are given a key."""
+    if table.sharding is None or options.instance:
+        return False
+    return method not in BUILT_IN or bool(options.shard)
 
 
 def peer(service: str, method: str, options: Options, tried: AbstractSet[str]) -> Choice:

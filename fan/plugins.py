@@ -16,7 +16,14 @@ import msgspec
 
 from fan.errors import InvalidArgument, Unimplemented
 from fan.model import ALIASES as ALIASES
-from fan.settings import Settings, default_registry, did_you_mean, normal_registry
+from fan.model import QUEUES as QUEUES
+from fan.settings import (
+    Settings,
+    default_cache_dir,
+    default_registry,
+    did_you_mean,
+    normal_registry,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +40,9 @@ TRANSPORTS = {
     "local": "fan.transports.local:LocalTransport",
     "ipc": "fan.transports.ipc:IpcTransport",
     "http": "fan.transports.http:HttpTransport",
+    "amqp": "fan.transports.amqp:AmqpTransport",
+    "redis": "fan.transports.redis:RedisTransport",
+    "database": "fan.transports.database:DatabaseTransport",
 }
 STORES = {
     "memory": "fan.stores.memory:MemoryStore",
@@ -101,9 +111,16 @@ def store_names() -> list[str]:
     return _names("store")
 
 
-def open_store(url: str, namespace: str, settings: Settings | None = None) -> Store:
-    """The store of a registry URL, not yet connected. Raises as `transport_class` does, and
-    InvalidArgument (bad_setting) for a URL that is incomplete."""
+def open_store(
+    url: str,
+    namespace: str,
+    settings: Settings | None = None,
+    *,
+    on_stale: Callable[[float], None] | None = None,
+) -> Store:
+    """The store of a registry URL, not yet connected. With `on_stale` what was read last answers
+    while it cannot be reached, for `settings.max_stale`: it is told how old that is. Raises as
+    `transport_class` does, and InvalidArgument (bad_setting) for a URL that is incomplete."""
     try:
         url = normal_registry(url)
     except ValueError as exc:
@@ -117,6 +134,11 @@ def open_store(url: str, namespace: str, settings: Settings | None = None) -> St
         made = cls(place, namespace, makes_folder=url == default_registry(os.environ))
     else:
         made = cls(place, namespace)
+    if on_stale is not None and settings is not None and scheme != "memory":
+        from fan.stale import StaleStore
+
+        name, folder = f"{namespace} {url}", default_cache_dir(os.environ)
+        return StaleStore(made, name, folder, settings.max_stale, on_stale)
     return made
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fan.codec import check_baggage
+from fan.codec import check_baggage, decode_arguments
 from fan.context import current, new_id
 from fan.errors import FanError, InvalidArgument
 from fan.hosting import Hosted
-from fan.message import Request, Response
+from fan.message import JSON, Request, Response
 from fan.middleware.base import Call, CallNext, Middleware, Options, Send, Steps
-from fan.model import Address, Choice, transport_of
-from fan.picker import Table, peer
+from fan.model import Address, Choice, ServiceInfo, transport_of
+from fan.picker import Table, needs_key, peer
 from fan.routes import Rule
 from fan.service import check_topic
 from fan.transports.base import Transport
@@ -190,7 +190,7 @@ class Sender:
         call.instance, call.address, call.version = choice.instance, choice.address, choice.version
         call.gen = call.gen or choice.gen
         transport = call.transport = self._app.transport_for(choice.address)
-        if transport.is_shared and not (call.options.instance or call.options.shard):
+        if transport.is_shared and not (call.options.instance or call.options.shard or call.shard):
             call.instance = None  # whichever takes it from the queue
         if call.marks is not None:
             call.marks.setdefault("resolved", time.monotonic())
@@ -210,16 +210,16 @@ class Sender:
         options, picker = call.options, self._app.picker
         if options.peers:
             return peer(call.service, call.method, options, call.tried)
-        if call.kind == "push" and options.transport not in ("", "auto"):
-            transport = self._app.transport(options.transport)
-            if transport.is_shared:
-                return self._queued(call, transport)
-        sticky = options.sticky or call.traceparent[3:35]
+        if call.kind == "push" and (transport := self._queue_of(call)) is not None:
+            return self._queued(call, transport)
         table: Table = call.table
+        sticky = options.sticky or _sticky(call, table) or call.traceparent[3:35]
         if call.attempt:
             if not call.gen:  # `retry` found the route stale
                 picker.look_again(table, call.deadline)
             table = self._look(call)
+        if needs_key(table, call.method, options):
+            options = self._sharded(call, table)
         find = picker.pick if call.kind != "push" else picker.pick_queue
         try:
             return find(table, call.method, options, sticky, call.tried)
@@ -230,6 +230,33 @@ class Sender:
             if fresh.info.routed_at > call.gen:
                 fresh = self._look(call)  # another route is none of this call tree's
             return find(fresh, call.method, options, sticky, call.tried)
+
+    def _queue_of(self, call: Call) -> Transport | None:
+        """The queue that a push goes to, whoever is up: the one that is asked for; for a method
+        that is meant to be pushed, of a service that is down, the one that the settings name."""
+        options = call.options
+        if options.transport not in ("", "auto"):
+            transport = self._app.transport(options.transport)
+            return transport if transport.is_shared else None
+        info: ServiceInfo = call.table.info
+        method = call.table.method(call.method, options.want)
+        is_up = any(info.live(instance.version) for instance in info.instances)
+        if method is None or not method.is_push or is_up:
+            return None
+        return self._app.transport(self._app.settings.queue)
+
+    def _sharded(self, call: Call, table: Table) -> Options:
+        """The options with the shard key of a call, of its arguments where it was given none.
+        Raises InvalidArgument (bad_shard)."""
+
+        def arguments() -> dict[str, Any]:
+            args, kwargs = decode_arguments(call.content_type, call.body)
+            info = table.method(call.method, call.options.want)
+            names = [param.name for param in info.params] if info is not None else []
+            return {**dict(zip(names, args, strict=False)), **kwargs}
+
+        call.shard = table.sharding.key(call.service, call.options.shard, arguments)
+        return msgspec.structs.replace(call.options, shard=call.shard)
 
     def _queued(self, call: Call, transport: Transport) -> Choice:
         """The queue of a service, which takes a push whether anybody is up or not: at the address
@@ -246,6 +273,20 @@ class Sender:
             call.service, call.method, found or transport.home(), gen=call.table.info.gen,
             why=(f"the queue of {call.service}",),
         )  # fmt: skip
+
+    def queue_for(self, service: str, method: str) -> Choice | None:
+        """The queue that a push would wait in now; None where it goes the way of a call. Raises
+        what choosing raises."""
+        call = self.begin("push", service, method, "", JSON, b"")
+        try:
+            choice = self._choose(call)
+        except FanError as exc:
+            exc.target = call.target
+            raise
+        if not self._app.transport_for(choice.address).is_shared:
+            return None
+        why = choice.why or (f"the queue of {call.service}: its instances are served over it",)
+        return msgspec.structs.replace(choice, version="", instance=None, why=why)
 
     def _send(self, call: Call) -> Steps:
         request = self._request(call)
@@ -277,7 +318,7 @@ class Sender:
             content_type=call.content_type,
             body=call.body,
         )
-        is_first = parent is None and not call.attempt and call.kind == "call"
+        is_first = parent is None and not (call.attempt or call.shard) and call.kind == "call"
         if is_first and self._is_bare(call) and not call.transport.is_shared:  # type: ignore[union-attr]
             return request
         return msgspec.structs.replace(request, **self._rest(call))
@@ -293,7 +334,7 @@ class Sender:
             "key": call.key or (call.id if call.attempt else ""),
             "want": options.want,
             "topic": call.topic,
-            "shard": options.shard,
+            "shard": call.shard or options.shard,
             "ttl_ms": int(options.ttl * 1000) if options.ttl else None,
             "baggage": options.baggage,
             "headers": options.headers,
@@ -312,6 +353,24 @@ class Sender:
             rest["principal"] = options.principal or parent.principal
             rest["hops"] = parent.hops + 1
         return rest
+
+
+def _sticky(call: Call, table: Table) -> str:
+    """The value that the route says calls stick to; empty where the call has none."""
+    route = table.info.route
+    if route is None or not route.sticky:
+        return ""
+    kind, _, name = route.sticky.partition(":")
+    options, parent = call.options, call.parent
+    if kind == "header":
+        found = options.headers.get(name) or (parent.headers.get(name) if parent else None)
+    elif kind == "baggage":
+        found = options.baggage.get(name) or (parent.baggage.get(name) if parent else None)
+    elif kind == "principal":
+        found = options.principal or (parent.principal if parent else None)
+    else:
+        return ""
+    return found or ""
 
 
 def client_chain(layers: list[Middleware], pick: Callable[..., Steps], send: CallNext) -> CallNext:

@@ -178,7 +178,7 @@ class Service:
     allows one live instance per version; `depend` names the services it needs: `{"hard": ["users"],
     "soft": {"mail": ">=2"}}`, a plain list meaning any version. `policy` says how it wants to be
     called, where that is not as the settings have it: `{"retries": 0, "methods": {"report":
-    {"timeout": 30}}}`.
+    {"timeout": 30}}}`. `shards` are the shards that an instance owns: `{"shard1": ["a", "b"]}`.
     """
 
     name: ClassVar[Any] = ""
@@ -186,6 +186,8 @@ class Service:
     unique: ClassVar[bool] = False
     depend: ClassVar[Mapping[str, Any]] = {}
     policy: ClassVar[Mapping[str, Any]] = {}
+    #: May also be set on a single object, before it starts.
+    shards: Mapping[str, Sequence[str]] = {}
 
     #: The App that hosts it, set before `service_start`.
     app: Any = None
@@ -214,7 +216,8 @@ class Service:
 
     @rpc(idempotent=True)
     def stats(self) -> dict[str, Any]:
-        """Calls, errors and milliseconds spent per method since the start, and calls in flight."""
+        """Calls, errors and milliseconds spent per method since the start, and calls in flight,
+        this one among them."""
         stats: dict[str, Any] = self.app.dispatcher.stats(self.instance_id) if self.app else {}
         return stats
 

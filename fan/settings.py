@@ -277,6 +277,12 @@ def expand(text: str, env: Mapping[str, str] | None = None) -> str:
     return out
 
 
+def default_cache_dir(env: Mapping[str, str]) -> str:
+    """`$XDG_CACHE_HOME/fan`, or that in the user's home: what may go at any time."""
+    cache = env.get("XDG_CACHE_HOME", "")
+    return os.path.join(cache if os.path.isabs(cache) else _home(env, ".cache"), "fan")
+
+
 def default_runtime_dir(env: Mapping[str, str]) -> str:
     """`$XDG_RUNTIME_DIR/fan`, or a folder of the user's own in the temp folder."""
     folder = env.get("XDG_RUNTIME_DIR", "")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 if TYPE_CHECKING:
-    from fan import Instance, Interface, MethodInfo, Param, ServiceInfo
+    from fan import Instance, Interface, MethodInfo, Override, Param, ServiceInfo
 
 VERSION_COLUMNS = ("service", "version", "weight", "up", "transports", "unmet")
 INSTANCE_COLUMNS = ("id", "version", "state", "addresses", "pid", "host", "started_at", "unmet")
@@ -19,11 +19,13 @@ _WHOLE = 10_000
 
 def version_rows(info: ServiceInfo) -> list[dict[str, Any]]:
     """One row for each version, the oldest first; `weight` is in basis points."""
+    from fan import plugins
+
     weights = info.route.versions if info.route is not None else {}
     rows = []
     for version in versions(info):
         instances = [i for i in info.instances if i.version == version]
-        schemes = {_transport(a.url) for i in instances for a in i.addresses}
+        schemes = {a.url.partition(":")[0] for i in instances for a in i.addresses}
         rows.append(
             {
                 "service": info.name,
@@ -31,7 +33,7 @@ def version_rows(info: ServiceInfo) -> list[dict[str, Any]]:
                 "weight": weights.get(version, 0),
                 "up": sum(i.state == "up" for i in instances),
                 "all": len(instances),
-                "transports": sorted(schemes),
+                "transports": sorted({plugins.transport_name(scheme) for scheme in schemes}),
                 "unmet": sorted({each for i in instances for each in i.unmet}),
             }
         )
@@ -57,8 +59,8 @@ def versions(info: ServiceInfo) -> list[str]:
     return order.newest_last(known)
 
 
-def instance_row(instance: Instance) -> dict[str, Any]:
-    """One instance."""
+def instance_row(instance: Instance, override: Override | None = None) -> dict[str, Any]:
+    """One instance, and what an operator says of it."""
     return {
         "id": instance.id,
         "service": instance.service,
@@ -71,6 +73,8 @@ def instance_row(instance: Instance) -> dict[str, Any]:
         "unmet": list(instance.unmet),
         "meta": dict(instance.meta),
         "tags": list(instance.tags),
+        "shards": dict(instance.shards),
+        "override": None if override is None else msgspec.to_builtins(override),
     }
 
 
@@ -85,8 +89,16 @@ def service_object(info: ServiceInfo) -> dict[str, Any]:
             {key: value for key, value in row.items() if key != "service"}
             for row in version_rows(info)
         ],
-        "instances": [instance_row(instance) for instance in info.instances],
+        "instances": [instance_row(i, info.overrides.get(i.id)) for i in info.instances],
+        "pushes": [method.name for method in methods(info) if method.is_push],
+        "topics": sorted({each for method in methods(info) for each in method.topics}),
     }
+
+
+def methods(info: ServiceInfo) -> tuple[MethodInfo, ...]:
+    """The methods of the routed version."""
+    interface = info.interface_for()
+    return interface.methods if interface is not None else ()
 
 
 def summary(info: ServiceInfo) -> list[str]:
@@ -97,7 +109,21 @@ def summary(info: ServiceInfo) -> list[str]:
             f"  {r['version']}  weight {r['weight']}  up {r['up']}"
             for r in map(shown, version_rows(info))
         ),
+        *(f"  {m.name} is to be pushed" for m in methods(info) if m.is_push),
+        *(f"  {m.name} {_heard(each)}" for m in methods(info) for each in m.topics),
+        *(f"  {line}" for line in _overrides(info)),
     ]
+
+
+def _overrides(info: ServiceInfo) -> list[str]:
+    """Who took which instance out of service, and why."""
+    lines = []
+    for instance in info.instances:
+        said = info.overrides.get(instance.id)
+        if said is not None:
+            why = f": {said.why}" if said.why else ""
+            lines.append(f"{instance.id}  {said.state} by {said.who or 'somebody'}{why}")
+    return lines
 
 
 def interface(info: ServiceInfo, want: str) -> Interface:
@@ -139,6 +165,17 @@ def method(interface: Interface, name: str) -> MethodInfo:
     return found
 
 
+def handler_of(infos: Iterable[ServiceInfo], topic: str) -> MethodInfo | None:
+    """A method that handles a topic, of the routed version where that has one."""
+    for info in infos:
+        routed = info.interface_for()
+        for interface in filter(None, (routed, *info.interfaces.values())):
+            for method in interface.methods:
+                if any(each.rpartition("/")[0] == topic for each in method.topics):
+                    return method
+    return None
+
+
 def near(name: str, known: list[str]) -> list[str]:
     """The names that are alike, at most three."""
     from difflib import get_close_matches
@@ -155,6 +192,9 @@ def interface_text(interface: Interface) -> str:
         first = method.doc.strip().partition("\n")[0]
         if first:
             lines.append(f"      {first}")
+        if method.is_push:
+            lines.append("      to be pushed")
+        lines += [f"      {_heard(each)}" for each in method.topics]
     for strength, wanted in interface.depend.items():
         names = ", ".join(f"{name}{range}" for name, range in wanted.items())
         lines += ["", f"  needs ({strength}): {names}"] if names else []
@@ -174,6 +214,8 @@ def method_text(interface: Interface, method: MethodInfo) -> str:
         lines.append(f"  {param.name:<12} {type_of(param.schema):<20} {default}")
     lines += _types_text(method)
     facts = [f"version {interface.version}"]
+    if method.is_push:
+        facts.append("to be pushed")
     if method.is_stream:
         facts.append("a stream")
     if method.is_idempotent:
@@ -182,7 +224,14 @@ def method_text(interface: Interface, method: MethodInfo) -> str:
         facts.append(f"timeout {method.timeout:g}s")
     if method.raises:
         facts.append(f"raises {', '.join(method.raises)}")
-    return "\n".join([*lines, "", f"  {', '.join(facts)}"])
+    lines += ["", f"  {', '.join(facts)}"]
+    return "\n".join([*lines, *(f"  {_heard(each)}" for each in method.topics)])
+
+
+def _heard(topic: str) -> str:
+    """`orders.created/shop` in words."""
+    name, _, group = topic.rpartition("/")
+    return f"hears {name}, {f'one of group {group}' if group else 'every instance'}"
 
 
 def _types_text(method: MethodInfo) -> list[str]:
@@ -289,12 +338,6 @@ def event_text(event: Mapping[str, Any]) -> str:
     where = " ".join(event.get("addresses") or ())
     shown = rest if isinstance(rest, str) else _json(rest)
     return " ".join(part for part in (mark, event["kind"], *about, shown, where) if part)
-
-
-def _transport(url: str) -> str:
-    from fan import plugins
-
-    return plugins.transport_name(url.partition(":")[0])
 
 
 def _json(value: Any) -> str:

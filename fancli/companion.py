@@ -99,17 +99,22 @@ class Target:
 
 
 def run_command(
-    line: str, event: Mapping[str, Any], timeout: float, out: Output, vars: Mapping[str, str]
+    line: str,
+    event: Mapping[str, Any],
+    timeout: float,
+    out: Output,
+    vars: Mapping[str, str],
+    names: tuple[str, ...] = ("event", "key", "value", "rev", "gen"),
 ) -> int:
-    """Run a command of the shell for an event, which it gets as JSON on stdin and as `FAN_EVENT`,
-    `FAN_KEY`, `FAN_VALUE`, `FAN_REV`, `FAN_GEN`; its stdout is our stderr. Its exit status; a
-    command that takes longer than `timeout` is killed."""
+    """Run a command of the shell for an event, which it gets as JSON on stdin and its members
+    `names` as `FAN_EVENT`, `FAN_KEY`, ...; its stdout is our stderr. Its exit status; a command
+    that takes longer than `timeout` is killed."""
     import subprocess
 
     from fancli.render import to_json
 
     env = dict(vars)
-    for name in ("event", "key", "value", "rev", "gen"):
+    for name in names:
         env.pop(f"FAN_{name.upper()}", None)
         text = text_of(event[name]) if event.get(name) is not None else ""
         if len(text.encode()) <= _LONGEST and "\0" not in text:

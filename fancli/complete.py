@@ -114,6 +114,8 @@ def complete_target(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
     """Services up to the dot, then methods, then versions behind the @."""
+    if ctx.params.get("topic"):  # an event has no target: what stands there is an item
+        return complete_item(ctx, param, incomplete)
     services = registered(ctx)
     name, at, want = incomplete.partition("@")
     if at:
@@ -142,14 +144,56 @@ def complete_service(
     return [_item(name) for name in registered(ctx) if name.startswith(incomplete)]
 
 
+def complete_version(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Versions of the service that stands before it."""
+    info = registered(ctx).get(str(ctx.params.get("service") or ""))
+    return [_item(v) for v in (info.interfaces if info else ()) if v.startswith(incomplete)]
+
+
+def complete_share(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """The same, up to the weight."""
+    found = complete_version(ctx, param, incomplete)
+    return [_item(f"{item.value}=", "part") for item in found]
+
+
+def complete_switch(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Services up to the =, then their versions."""
+    services = registered(ctx)
+    name, equals, text = incomplete.partition("=")
+    if not equals:
+        return [_item(f"{each}=", "part") for each in services if each.startswith(name)]
+    info = services.get(name) or services.get(name.rpartition(".")[0])
+    versions = info.interfaces if info is not None else ()
+    return [_item(f"{name}={v}") for v in versions if v.startswith(text)]
+
+
+def complete_instances(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Services up to the slash, then instances; or versions behind an @."""
+    services = registered(ctx)
+    name, at, want = incomplete.partition("@")
+    if at and name in services:
+        versions = dict.fromkeys(i.version for i in services[name].instances)
+        return [_item(f"{name}@{v}") for v in versions if v.startswith(want)]
+    name, slash, id = incomplete.partition("/")
+    if slash and name in services:
+        found = services[name].instances
+        return [_item(f"{name}/{i.id}", help=i.state) for i in found if i.id.startswith(id)]
+    return [_item(f"{name}/", "part") for name in services if name.startswith(incomplete)]
+
+
 def complete_item(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
     """Parameters as `name=`, and behind the = the values of an enumeration or a boolean."""
-    target = str(ctx.params.get("target") or "").partition("@")[0]
-    service, _, name = target.replace("::", ".").replace("/", ".").rpartition(".")
-    info = registered(ctx).get(service)
-    method = next((m for m in _methods(info) if m.name == name), None) if info else None
+    method = _asked(ctx)
     if method is None:
         return []
     key, equals, text = incomplete.partition("=")
@@ -159,12 +203,60 @@ def complete_item(
         booleans = ["true", "false"] if schema.get("type") == "boolean" else []
         values = schema.get("enum") or booleans
         return [_item(f"{key}={v}") for v in values if str(v).startswith(text)]
-    used = {str(item).partition("=")[0].rstrip(":") for item in ctx.params.get("items") or ()}
+    items = ctx.params.get("items") or ()
+    if ctx.params.get("topic"):  # the first stands where a target would
+        items = (ctx.params.get("target") or "", *items)
+    used = {str(item).partition("=")[0].rstrip(":") for item in items}
     return [
         _item(f"{name}=", "part", _kind(p.schema))
         for name, p in params.items()
         if name.startswith(key) and name not in used
     ]
+
+
+def _asked(ctx: click.Context) -> MethodInfo | None:
+    """The method whose arguments are typed."""
+    services = registered(ctx)
+    if topic := ctx.params.get("topic"):
+        from fancli.catalog import handler_of
+
+        return handler_of(services.values(), topic)
+    target = str(ctx.params.get("target") or "").partition("@")[0]
+    service, _, name = target.replace("::", ".").replace("/", ".").rpartition(".")
+    info = services.get(service)
+    return next((m for m in _methods(info) if m.name == name), None) if info else None
+
+
+def complete_event(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Topics that some service handles."""
+    from fancli.queues import topics_of
+
+    used = ctx.params.get("topics") or ()
+    methods = [m for info in registered(ctx).values() for m in _methods(info)]
+    found = sorted({topic for topic, _ in topics_of(methods)} - set(used))
+    return [_item(topic) for topic in found if topic.startswith(incomplete)]
+
+
+def complete_queue(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Queues of what is registered."""
+    from fancli.queues import candidates
+
+    found = sorted(map(str, candidates(registered(ctx).values())))
+    return [_item(name) for name in found if name.startswith(incomplete)]
+
+
+def complete_queue_transport(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Transports over a broker."""
+    from fan import plugins
+
+    known = [name for name in plugins.QUEUES if name in plugins.TRANSPORTS]
+    return [_item(name) for name in ("auto", *known) if name.startswith(incomplete)]
 
 
 def complete_transport(

@@ -40,7 +40,9 @@ def opened(common: Common, key: str = "") -> Iterator[tuple[Configs, float]]:
         common.env.target = key
     settings = common.load().settings
     deadline = time.monotonic() + settings.timeout
-    with plugins.open_store(settings.registry_url, settings.namespace, settings) as store:
+    with plugins.open_store(
+        settings.registry_url, settings.namespace, settings, on_stale=common.on_stale
+    ) as store:
         config = Configs(lambda: store, live=False, timeout=settings.timeout)
         try:
             yield config, deadline

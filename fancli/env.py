@@ -39,8 +39,12 @@ class Environment:
         self.is_quiet = False
         #: Whether the result, failures included, is one JSON object.
         self.is_json = False
+        #: Seconds since what answers was read, where the registry is down.
+        self.stale_age: float | None = None
         #: `service.method`, as soon as it is known, for an error that has no target of its own.
         self.target = ""
+        #: Whether what is reached, or not, is a broker.
+        self.asks_broker = False
         #: Whether items went out as text, since no schema of the method was at hand.
         self.is_untyped = False
         #: What keeps Apps open from one command to the next; None where there is but one.

@@ -57,7 +57,10 @@ _BY_REASON: dict[tuple[str, str], Exit] = {
     ("invalid_argument", "bad_recording"): Exit.USAGE,
     ("invalid_argument", "bad_op"): Exit.USAGE,
     ("invalid_argument", "bad_setting"): Exit.USAGE,
+    ("invalid_argument", "bad_sticky"): Exit.USAGE,
     ("invalid_argument", "bad_version"): Exit.USAGE,
+    ("invalid_argument", "bad_weight"): Exit.USAGE,
+    ("invalid_argument", "nothing_to_switch"): Exit.USAGE,
     ("invalid_argument", "unknown_profile"): Exit.USAGE,
     ("invalid_argument", "unknown_scheme"): Exit.USAGE,
     ("not_found", "no_such_path"): Exit.UNRESOLVED,
@@ -68,6 +71,9 @@ _BY_REASON: dict[tuple[str, str], Exit] = {
     ("out_of_range", "compacted"): Exit.COMPACTED,
     ("aborted", "nack"): Exit.NACK,
     ("aborted", "auto_rollback"): Exit.NACK,
+    ("aborted", "undone_by"): Exit.NACK,
+    ("aborted", "superseded_by"): Exit.NACK,
+    ("deadline_exceeded", "not_confirmed"): Exit.PARTIAL,
 }
 
 #: Where `executed` decides: code -> (no, maybe, yes). "no" is the runtime speaking, "yes" the

@@ -30,12 +30,17 @@ class Row(NamedTuple):
 COMMANDS: dict[str, Row] = {
     "call": Row("fancli.commands.call:call", "Call a method and print its result."),
     "push": Row("fancli.commands.push:push", "Send a message without waiting for the work."),
+    "listen": Row("fancli.commands.listen:listen", "Print the events of a topic as they come."),
+    "queue": Row("fancli.commands.queue:queue", "See and empty queues, put dead letters back."),
     "replay": Row("fancli.commands.replay:replay", "Make recorded calls again."),
     "bench": Row("fancli.commands.bench:bench", "Put load on a method and measure it."),
     "shell": Row("fancli.commands.shell:shell", "A prompt for commands and calls."),
     "discover": Row("fancli.commands.discover:discover", "See services, methods and instances."),
     "config": Row(
         "fancli.commands.config:config", "See and change the services' configuration."
+    ),
+    "version": Row(
+        "fancli.commands.version:version", "Switch versions, and take it back."
     ),
     "run": Row("fancli.commands.run:run", "Run a program with configs in its environment."),
     "serve": Row("fancli.commands.serve:serve", "Run your services."),

@@ -11,6 +11,8 @@ MASK = "****"
 _SECRET_NAME = re.compile(r"authorization|cookie|token|secret|password", re.IGNORECASE)
 #: `user:password@` or `token@` of a URL, up to the last @ before the path.
 _USER_INFO = re.compile(r"(?<=//)[^/?#\s]*@")
+#: The same of a broker, whose password may hold anything: up to the last @ there is.
+_BROKER_INFO = re.compile(r"\b((?:amqps?|rediss?)://)\S*@")
 _URL_QUERY = re.compile(
     r"([?&][^=&#\s]*(?:token|secret|password)[^=&#\s]*=)[^&#\s]*", re.IGNORECASE
 )
@@ -35,6 +37,7 @@ def mask_pairs(pairs: Mapping[str, str]) -> dict[str, str]:
 
 def mask_url(text: str) -> str:
     """A URL, or a text that may hold some, without user-info and secret parameters."""
+    text = _BROKER_INFO.sub(rf"\1{MASK}@", text)
     return _URL_QUERY.sub(rf"\1{MASK}", _USER_INFO.sub(f"{MASK}@", text))
 
 

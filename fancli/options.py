@@ -35,6 +35,8 @@ class Common:
         #: Seconds, None where the flag was not given: then the method's or the settings' counts.
         self.timeout = timeout
         self.verbose = verbose
+        #: Whether what was read last may answer while the registry is down.
+        self.takes_stale = False
         self._profile = profile
         given = {"namespace": namespace, "registry": registry, "timeout": timeout}
         self._flags: dict[str, Any] = given
@@ -45,6 +47,22 @@ class Common:
 
         return load_profiles(self._profile, env=self.env.vars)
 
+    def allow_stale(self, max_stale: float | None) -> None:
+        """Let what was read last answer, at most that old; None leaves it to the settings."""
+        self.takes_stale = True
+        self._flags["max_stale"] = max_stale
+
+    @property
+    def on_stale(self) -> Callable[[float], None] | None:
+        """Told of an answer that is old, how old; None where there must be none."""
+        return self._tell_stale if self.takes_stale else None
+
+    def _tell_stale(self, age: float) -> None:
+        if self.env.stale_age is None:
+            self.out.warn(f"the registry cannot be reached: this was read {age:.0f}s ago")
+            self.out.hint("--fresh takes nothing old")
+        self.env.stale_age = age
+
     def load(self, more: dict[str, Any] | None = None) -> Loaded:
         """The settings and their origins, with `more` flags than the common ones. Raises FanError
         for what cannot be understood."""
@@ -53,13 +71,25 @@ class Common:
         flags = {**self._flags, **(more or {})}
         return load_settings(flags, env=self.env.vars, profile=self._profile)
 
+    @property
+    def again(self) -> str:
+        """The options that another command takes to reach the same registry, as they were
+        given."""
+        from shlex import quote
+
+        given = (("-n", self._flags["namespace"]), ("--registry", self._flags["registry"]),
+                 ("--profile", self._profile))  # fmt: skip
+        return "".join(f" {option} {quote(str(value))}" for option, value in given if value)
+
     def app(self, *, live: bool = False, **how: Any) -> App:
         """An App for one command: nothing is watched, every look-up reads the registry, unless it
         is a `live` one."""
         settings = self.load().settings
+        on_stale = None if live else self.on_stale
         if self.env.keeper is not None and not how:
-            kept: App = self.env.keeper.app(settings, live=live)
+            kept: App = self.env.keeper.app(settings, live=live, on_stale=on_stale)
             return kept
+        how.setdefault("on_stale", on_stale)
         from fan import App
 
         return App(settings=settings, live=live, name="fan", **how)
@@ -183,6 +213,31 @@ _COMMON: tuple[Callable[[Any], Any], ...] = (
         help="Do not mask secrets in echoes.",
     ),
 )
+
+
+def reading(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of a command that only reads the registry: while that is down, what was read last
+    answers. Stands below `common`."""
+
+    @wraps(f)
+    def run(picked: Common, fresh: bool, max_stale: float | None, **options: Any) -> Any:
+        if fresh and max_stale is not None:
+            raise Usage("--fresh and --max-stale", "one of them")
+        if not fresh:
+            picked.allow_stale(max_stale)
+        return f(picked, **options)
+
+    return add_options(
+        (
+            click.option("--fresh", is_flag=True, help="Fail while the registry is down."),
+            click.option(
+                "--max-stale",
+                type=Duration(),
+                metavar="DUR",
+                help="While the registry is down, take what was read at most that long ago. [1h]",
+            ),
+        )
+    )(run)
 
 
 def listing(f: Callable[..., Any]) -> Callable[..., Any]:

@@ -40,6 +40,8 @@ class Output:
 
     def __init__(self, env: Environment) -> None:
         self.env = env
+        #: Whether the line on stderr is one that comes and goes.
+        self._is_shown = False
 
     # --- stdout ---
 
@@ -79,11 +81,35 @@ class Output:
         self.text(self._highlight(text) if has_color else text)
         self.env.last = body
 
+    def check_reader(self) -> None:
+        """Raise StdoutClosed when the reader of a pipe is gone: who writes seldom would not notice
+        before the next time."""
+        from select import POLLERR, poll
+
+        if self.env.stdout is None or self.env.stdout_is_tty:
+            return
+        waiting = poll()
+        try:
+            waiting.register(self.env.stdout.fileno(), 0)
+        except (OSError, ValueError):  # no file, as in a test
+            return
+        if any(event & POLLERR for _, event in waiting.poll(0)):
+            raise StdoutClosed
+
     def object(self, value: Any) -> None:
         """A value as a JSON document."""
         from fancli.render import to_json
 
-        self.json(to_json(value))
+        self.json(to_json(self._marked(value)))
+
+    def _marked(self, value: Any) -> Any:
+        return {**value, **self.marks} if isinstance(value, dict) else value
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """What a result says of itself when it is old, for its JSON object."""
+        age = self.env.stale_age
+        return {} if age is None else {"stale": True, "age_s": round(age, 3)}
 
     def line(self, value: Any) -> None:
         """A value as one line of NDJSON, on a terminal too."""
@@ -105,7 +131,7 @@ class Output:
 
         if format == "json":
             for row in rows:
-                self.line(row)
+                self.line(self._marked(row))
         elif not rows:
             return
         elif format == "yaml":
@@ -128,10 +154,24 @@ class Output:
         """A line for the person. A stderr that is gone is nobody's failure."""
         if self.env.stderr is None:
             return
+        self.progress("")
         try:
             _write(self.env.stderr, f"{text}\n".encode("utf-8", "surrogateescape"))
         except (OSError, ValueError):
             self.env.stderr = None
+
+    def progress(self, text: str) -> None:
+        """A line that replaces itself, on a terminal only; the empty one takes it away."""
+        env = self.env
+        if env.stderr is None or not (text or self._is_shown):
+            return
+        if env.is_quiet or env.is_json or env.is_dumb or not env.stderr_is_tty:
+            return
+        self._is_shown = bool(text)
+        try:
+            _write(env.stderr, f"\r\x1b[K{text}".encode())
+        except (OSError, ValueError):
+            env.stderr = None
 
     def paint(self, text: str, *, on_stdout: bool = False) -> None:
         """Text as it is, on a terminal: for what is redrawn in place."""
@@ -156,10 +196,32 @@ class Output:
                 mark = f"\x1b[{'1;31' if is_error else '1;33'}m{mark}\x1b[0m"
             self.talk(f"{mark} {text}")
 
+    def confirm(self, question: str) -> bool:
+        """Whether a person says yes to what cannot be undone; where there is none, nobody is
+        asked."""
+        from fancli.env import is_tty
+
+        stdin = self.env.stdin
+        if stdin is None or not is_tty(stdin) or not self.env.stderr_is_tty:
+            return True
+        _write(self.env.stderr, f"{question} [y/N] ".encode())  # type: ignore[arg-type]
+        return stdin.readline().strip().lower() in ("y", "yes")
+
     def hint(self, text: str) -> None:
         """The line that says what to do."""
         if text:
             self.note(f"hint: {text}")
+
+    def ask(self, question: str) -> bool:
+        """Whether a person says yes; without a terminal for both, nobody is asked."""
+        from fancli.env import is_tty
+
+        if not (is_tty(self.env.stdin) and self.env.stderr_is_tty):
+            return True
+        assert self.env.stdin is not None
+        assert self.env.stderr is not None
+        _write(self.env.stderr, f"{question} [y/N] ".encode())
+        return self.env.stdin.readline().strip().lower() in ("y", "yes")
 
     # --- failures ---
 
@@ -221,7 +283,9 @@ class Output:
         line = render.clean(render.plain_error(exc, target))
         self.warn(line if self.env.show_secrets else mask_url(line), is_error=True)
         similar = None if "did you mean" in line else exc.details
-        hint = render.hint_for(exc.code, exc.reason, target, similar)
+        is_broker = self.env.asks_broker and exc.reason == "connect_failed"
+        reason = "broker" if is_broker else exc.reason
+        hint = render.hint_for(exc.code, reason, target, similar)
         if exc.reason == "bad_signature" and "got str" in line and self.env.is_untyped:
             hint = "NAME:=3 is JSON; NAME=3 is text where the method's schema is not at hand"
         self.hint(render.clean(hint))

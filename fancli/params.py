@@ -20,6 +20,7 @@ MAX_NAME = 255
 
 _SEGMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_PEERS = "http://HOST:PORT, unix:///PATH, amqp://HOST/VHOST, redis://HOST/0, local:MODULE"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
 
 
@@ -121,6 +122,17 @@ class Duration(click.ParamType[float]):
             raise Usage(f"{_named(param)}{exc.message}", exc.hint, ctx) from None
 
 
+def parse_shards(option: str, given: Iterable[str]) -> dict[str, list[str]]:
+    """`shard1=a,b` as {"shard1": ["a", "b"]}."""
+    found: dict[str, list[str]] = {}
+    for text in given:
+        name, _, values = text.partition("=")
+        if not name.isidentifier() or not all(values.split(",")):
+            raise Usage(f"{option} {text!r}: a name and its values", f"{option} shard1=a,b")
+        found.setdefault(name, []).extend(values.split(","))
+    return found
+
+
 def parse_headers(given: Iterable[str], env: Environment) -> dict[str, str]:
     """Lower-case names and values of `-H 'K: V'`, `-H @FILE` (a header a line), `-H @-`."""
     headers: dict[str, str] = {}
@@ -149,17 +161,19 @@ def parse_baggage(given: Iterable[str]) -> dict[str, str]:
     return baggage
 
 
-def check_peers(peers: Iterable[str]) -> tuple[str, ...]:
+def check_peers(peers: Iterable[str], option: str = "-p") -> tuple[str, ...]:
     """URLs of `-p`: a scheme that some transport knows, and something behind it."""
     out = []
     for peer in peers:
         match = _URL.fullmatch(peer)
         if not match:
-            raise Usage(f"-p {peer!r} is not a URL", "http://HOST:PORT, unix:///PATH, local:MODULE")
+            from fancli.mask import mask_url
+
+            raise Usage(f"{option} {mask_url(peer)!r} is not a URL", _PEERS)
         scheme, rest = match[1].lower(), match[2]
-        check_transport("-p", scheme, is_scheme=True)
+        check_transport(option, scheme, is_scheme=True)
         if not rest.strip("/"):
-            raise Usage(f"-p {peer!r}: nothing behind {scheme}:")
+            raise Usage(f"{option} {peer!r}: nothing behind {scheme}:", _PEERS)
         out.append(f"{scheme}:{rest}")
     return tuple(out)
 

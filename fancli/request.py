@@ -15,6 +15,7 @@ from fancli.complete import complete_instance, complete_item, complete_target, c
 from fancli.group import Command
 from fancli.options import Common, add_options
 from fancli.params import (
+    Target,
     Usage,
     check_name,
     check_peers,
@@ -60,7 +61,7 @@ request_options: Callable[[Any], Any] = add_options(
             metavar="NAME",
             default="auto",
             shell_complete=complete_transport,
-            help="auto, ipc, http.",
+            help="auto, ipc, http, amqp, redis; of pushes database, too.",
         ),
         click.option(
             "-p", "--peer", multiple=True, metavar="URL", help="Address; asks no registry."
@@ -123,11 +124,14 @@ class Asking:
         peer_list: str = "",
         routing: str = "",
         sample: bool | None = None,
+        topic: str = "",
     ) -> None:
         self.common = common
         self.env = common.env
-        self.target = parse_target(target)
-        self.env.target = self.target.name
+        #: What an event is about; a target is empty then.
+        self.topic = topic
+        self.target = Target("", "") if topic else parse_target(target)
+        self.env.target = topic or self.target.name
         if peer_list:
             from fancli.peers import read_peers
 
@@ -155,6 +159,7 @@ class Asking:
         }
         if caller:
             check_name("--caller", caller)
+        self.env.asks_broker = bool(topic) or _is_broker(self.options)
         #: Whether the trace is to be recorded; None: as the settings say.
         self.sample = sample
         #: What is registered of the service, once `describe` has read it.
@@ -190,6 +195,8 @@ class Asking:
         Raises NotFound for an unknown service."""
         if self.options["peers"]:
             return None
+        if self.topic:
+            return self._describe_event(app)
         import time
 
         deadline = time.monotonic() + (self.common.timeout or app.settings.timeout)
@@ -202,6 +209,19 @@ class Asking:
             interface = info.interfaces.get(version) if version else interface
         self.interface = interface
         return interface.method(self.target.method) if interface is not None else None
+
+    def _describe_event(self, app: App) -> MethodInfo | None:
+        """A method that handles the topic: what it takes is what an event of it holds. A broker
+        needs no registry, so that one which is down is no failure."""
+        from fan import FanError
+
+        try:
+            infos = app.discovery.services()
+        except FanError:
+            return None
+        from fancli import catalog
+
+        return catalog.handler_of(infos, self.topic)
 
     def arguments(self, method: MethodInfo | None, *, checked: bool = False) -> Payload:
         """The payload with its text turned into values; `checked` refuses here what the callee
@@ -218,9 +238,30 @@ class Asking:
             catalog.method(self.interface, self.target.method)
         return payload
 
-    def choice(self, client: Client) -> Choice | None:
+    def choice(self, app: App, client: Client, kind: str = "call") -> Choice | None:
         """Where it would go; None for a service in this process."""
-        return None if self.local else client.resolve(self.target.service, self.target.method)
+        if self.local:
+            return None
+        if self.topic:
+            return self._broker(app)
+        return client.resolve(self.target.service, self.target.method, kind=kind)
+
+    def _broker(self, app: App) -> Choice:
+        """Where an event goes."""
+        from fan import Address, Choice
+
+        if self.options["peers"]:
+            url = self.options["peers"][0]
+            return Choice("", "", Address(url), why=(f"peer asked for: {url}",))
+        asked = self.options["transport"]
+        name = asked or app.settings.queue
+        why = f"transport {name}: {'asked for' if asked else 'the setting queue'}"
+        return Choice("", "", app.transport(name).home(), why=(why,))
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The target or the topic, for JSON."""
+        return {"topic": self.topic} if self.topic else {"target": self.target.name}
 
     def echo(self, kind: str, payload: Payload, choice: Choice | None) -> dict[str, Any]:
         """The object of --dry-run, secrets masked."""
@@ -237,7 +278,7 @@ class Asking:
             "v": 1,
             "ok": True,
             "dry_run": True,
-            "target": self.target.name,
+            **self.named,
             **route_of(choice, shows_all),
             "request": {
                 "kind": kind,
@@ -252,15 +293,17 @@ class Asking:
             },
         }
 
-    def talk_route(self, client: Client, payload: Payload) -> None:
+    def talk_route(
+        self, app: App, client: Client, payload: Payload, kind: str = "call"
+    ) -> None:
         """-v: where it goes, and with -vv what is sent."""
         if not self.common.verbose:
             return
         from fancli.mask import mask_pairs, mask_url
 
         out, shows_all = self.common.out, self.env.show_secrets
-        choice = self.choice(client)
-        out.talk(f"* {self.target.name}")
+        choice = self.choice(app, client, kind)
+        out.talk(f"* {self.topic or self.target.name}")
         if choice is not None:
             for why in choice.why:
                 out.talk(f"* {why if shows_all else mask_url(why)}")
@@ -271,8 +314,16 @@ class Asking:
             for key, value in pairs.items():
                 out.talk(f"> {name[:6] if name == 'headers' else name} {key}: {value}")
         if self.common.verbose == 2:
-            body = self.echo("call", payload, None)["request"]["body"]
+            body = self.echo(kind, payload, None)["request"]["body"]
             out.talk(f"> {_text(body)}")
+
+
+def _is_broker(options: dict[str, Any]) -> bool:
+    """Whether the options name one."""
+    from fan import plugins
+
+    schemes = [url.partition(":")[0] for url in options["peers"]] or [options["transport"]]
+    return any(plugins.transport_name(scheme) in plugins.QUEUES for scheme in schemes)
 
 
 def route_of(choice: Choice | None, shows_all: bool) -> dict[str, Any]:

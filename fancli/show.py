@@ -105,7 +105,7 @@ class Show:
             found = envelope(asking.target.name, result, document, shows_all=shows_all)
             if self._how.explain:
                 found["why"] = self._why
-            self._print(msgspec.json.encode(found))
+            self._print(msgspec.json.encode({**found, **self._out.marks}))
         elif "b" in self._parts:
             self._begin_section()
             self._body(value, document)

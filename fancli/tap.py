@@ -69,6 +69,13 @@ class Tapped:
         self._tap.note("<", response)
         return response
 
+    def publish(self, address: Any, request: Request) -> Response:
+        """As `Transport.publish`."""
+        self._tap.note(">", request)
+        response: Response = self._inner.publish(address, request)
+        self._tap.note("<", response)
+        return response
+
     def stream(self, address: Any, request: Request) -> Iterator[Response]:
         """As `Transport.stream`."""
         self._tap.note(">", request)

@@ -20,6 +20,9 @@ JSON       '{"a":1}'        by name;  '[1,2]' by position
 SHON       [ --a 1 --o [ --x -t ] ]    -t -f -n are true, false, null; -- x is the text x
 
 stdin is read only where - or @- asks for it.
+
+`fan push` takes the same, and an event (--topic) too: where a registered service handles the topic,
+its types turn the text of items into values.
 """
 
 _ENV = """\
@@ -27,6 +30,8 @@ FAN_REGISTRY     sqlite:PATH or memory:
 FAN_NAMESPACE    registry namespace
 FAN_PROFILE      profile of the settings
 FAN_TIMEOUT      whole budget of a call: 300ms, 5s, 2m
+FAN_QUEUE        where events go: database, redis, amqp
+FAN_AMQP_URL     amqp://user:password@host:port/vhost;  FAN_REDIS_URL  redis://:password@host:port/0
 FAN_...          every setting of `fan settings show`, in capitals
 FAN_CONFIG_...   overrides a config in code: FAN_CONFIG_ORDERS_THEME for orders/theme
 FAN_DEBUG        1 shows tracebacks
@@ -46,11 +51,21 @@ greeter.hello@2         the highest live 2.x;  @2.1.0  @~=2.1  '@>=1,<3'
 greeter.hello@canary    the routed version with the smaller weight
 -t ipc                  over this transport; auto takes ipc on the same host
 --instance ID           this instance and no other
--p URL                  no registry: http://HOST:PORT, unix:///PATH, local:MODULE[:CLASS]
+-p URL                  no registry: http://HOST:PORT, unix:///PATH, amqp://HOST/VHOST,
+                        redis://HOST/0, local:MODULE[:CLASS]
 -P FILE|URL             addresses, one a line, or a list in JSON or YAML
---sk KEY                the same shard key reaches the same instance
+--sk KEY                the same shard key reaches the same instance; where a service is sharded by
+                        a path, a path of it, by default made of the call's arguments
 --rk KEY                the same routing key reaches the same version
 --fanout                every instance, of all versions or of the one behind the @
+
+Over a broker (amqp, redis) all instances of a version take turns; its URL is the setting amqp_url
+or redis_url, and what -p names may carry a password, which is never shown.
+
+fan push                to a queue that an instance is served over, else to an instance; of a
+                        service that is down, what is meant to be pushed goes to the setting `queue`
+fan push -t redis       into the service's queue, whether anybody is up or not; also amqp, database
+fan push --topic T      to all who subscribed, over the setting `queue`, -t or -p
 
 fan discover resolve TARGET --explain says where a call would go, and why.
 """
@@ -76,6 +91,31 @@ ${env:HOME}  from the environment; ${env:HOME:-x}; $${x} is the text ${x}
 
 What is on the command line wins over the file. An unknown key is exit 2 with file and line, a reply
 that is not as expected exit 9.
+"""
+
+_HTTP_SERVICES = """\
+A service that speaks HTTP and knows nothing of fan is registered from a file:
+
+  x-defaults: &json {content_type: application/json}
+  services:
+    - name: billing
+      version: "1.2.0"
+      addr: http://%{LOCAL_IP}:%{PORT:-8080}
+      methods:
+        - {name: ping, url: /ping/}
+        - {<<: *json, name: charge, url: "/customers/{id}/charge", method: POST}
+        - {name: find, url: /search, params: {text: {type: string}}, timeout: 2}
+
+  fan discover register -f services.yaml -- ./billing --port 8080
+  fan call billing.charge id=7 amount:=12.5
+
+%{NAME} is a variable of the environment, %{NAME:-x} has a default; LOCAL_IP is this host's address.
+What is in the braces of a url is taken from the arguments; the others go into the query for GET,
+HEAD, DELETE and OPTIONS, else into the body, as content_type says. A method may also have doc,
+params (name: JSON Schema), query (names that go there all the same), body (the argument that is
+all of the body), idempotent, timeout. Instead of a file: --openapi URL|FILE (3.x).
+
+With CMD the registration lasts as long as CMD runs, and CMD's exit status is ours.
 """
 
 _OUTPUT = """\
@@ -143,8 +183,14 @@ def topic(name: str) -> str | None:
         return _exit_codes()
     if name == "errors":
         return _errors()
-    texts = {"payload": _PAYLOAD, "files": _FILES, "env": _ENV, "routing": _ROUTING}
-    return {**texts, "output": _OUTPUT}.get(name)
+    return {
+        "payload": _PAYLOAD,
+        "files": _FILES,
+        "env": _ENV,
+        "http-services": _HTTP_SERVICES,
+        "routing": _ROUTING,
+        "output": _OUTPUT,
+    }.get(name)
 
 
 #: What `fan help` lists.
@@ -154,7 +200,8 @@ TOPICS: dict[str, str] = {
     "output": "what is printed where, and --json",
     "exit-codes": "what an exit status says",
     "errors": "the error codes; fan help error CODE explains one",
-    "routing": "which version, instance and transport a call goes to",
+    "http-services": "services that know nothing of fan",
+    "routing": "which version, instance, transport and queue a message goes to",
     "env": "environment variables and files",
 }
 

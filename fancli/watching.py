@@ -1,41 +1,143 @@
-"""Changes of what is registered, as events: the difference between two readings of the registry."""
+"""Changes of what is registered, as events: of routes the generations one by one, of instances and
+interfaces the difference between two readings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fan import App, ServiceInfo
+    from fan import App, Route, ServiceInfo
     from fancli.options import Common
 
 Facts = dict[tuple[str, ...], dict[str, Any]]
+Events = Generator[dict[str, Any], None, None]
+
+#: What comes through the queue: "look" again at what has no generation, a step of following the
+#: generations, or what ended that.
+News = tuple[str, Any]
 
 
-def watch_services(common: Common, service: str, *, once: bool) -> Iterator[dict[str, Any]]:
-    """What is there now as events "present", then "came", "changed" and "gone" as it happens."""
+def watch_services(
+    common: Common, service: str, *, since: str = "", strict: bool = False, once: bool = False
+) -> Events:
+    """What is there now as events "present", then "came", "changed" and "gone" as it happens. With
+    a cursor `since`, of the routes only what came after it."""
+    from fan import App
+
+    news: SimpleQueue[News] = SimpleQueue()
+    with App(settings=common.load().settings, name="fan") as app:
+        following = app.discovery.follow(since)
+
+        def follow() -> None:
+            try:
+                for step in following:
+                    news.put(("step", step))
+            except Exception as exc:  # noqa: BLE001  raised where the events are taken
+                news.put(("failed", exc))
+
+        thread = threading.Thread(target=follow, name="fan-watch", daemon=True)
+        with closing(following):
+            thread.start()
+            stop = app.discovery.watch(lambda: news.put(("look", None)))
+            try:
+                yield from _Teller(app, service, strict).events(news, once)
+            finally:
+                stop()
+        thread.join()
+
+
+def watch_listing(common: Common) -> Generator[list[ServiceInfo], None, None]:
+    """All services now, and again after every change."""
     from fan import App
 
     changes: SimpleQueue[None] = SimpleQueue()
     with App(settings=common.load().settings, name="fan") as app:
         stop = app.discovery.watch(lambda: changes.put(None))
         try:
-            known: Facts = {}
-            is_first = True
             while True:
                 changes.get()
-                now = facts(app, service)
-                yield from differences(known, now, is_first)
-                known, is_first = now, False
-                if once:
-                    return
+                while not changes.empty():
+                    changes.get()
+                yield app.discovery.services()
         finally:
             stop()
 
 
+class _Teller:
+    """Makes events of the news."""
+
+    def __init__(self, app: App, service: str, strict: bool) -> None:
+        self._app = app
+        self._service = service
+        self._is_strict = strict
+        self._known: Facts = {}
+        self._routes: dict[str, dict[str, Any]] = {}
+        self._has_looked = False
+        self._is_idle = False
+
+    def events(self, news: SimpleQueue[News], once: bool) -> Iterator[dict[str, Any]]:
+        """The events, without an end unless they are wanted `once`."""
+        while not (once and self._has_looked and self._is_idle):
+            kind, what = news.get()
+            if kind == "failed":
+                raise what
+            yield from self._look() if kind == "look" else self._step(what)
+
+    def _look(self) -> Iterator[dict[str, Any]]:
+        now = facts(self._app, self._service)
+        yield from differences(self._known, now, not self._has_looked)
+        self._known, self._has_looked = now, True
+
+    def _step(self, step: Any) -> Iterator[dict[str, Any]]:
+        self._is_idle = step.kind == "idle"
+        if self._is_idle:
+            return
+        if step.kind in ("snapshot", "generation"):
+            yield from self._routes_of(step)
+            return
+        yield {"event": step.kind, "kind": "registry"}
+        if step.kind == "compacted" and self._is_strict:
+            from fan import OutOfRange
+
+            raise OutOfRange(
+                f"generations up to {step.what.floor} are not kept any more: history compacted",
+                reason="compacted",
+                executed="no",
+            )
+
+    def _routes_of(self, step: Any) -> Iterator[dict[str, Any]]:
+        """The routes of a snapshot, or those that a generation changed; the cursor is with the
+        last."""
+        routes: Mapping[str, Route | None] = step.what
+        wanted = {
+            name: route
+            for name, route in routes.items()
+            if not self._service or name == self._service
+        }
+        told = []
+        for name, route in wanted.items():
+            had = name in self._routes
+            if route is None:
+                self._routes.pop(name, None)
+                told.append({"event": "gone", "kind": "route", "service": name})
+                continue
+            fact = self._routes[name] = _route_fact(name, route)
+            event = "changed" if had or step.kind == "generation" else "present"
+            if step.kind == "generation" and not had and step.entry.verb == "adopt":
+                event = "came"
+            told.append({"event": event, "kind": "route", **fact})
+        for event_ in told[:-1]:
+            yield {**event_, "gen": step.cursor.gen}
+        if told:
+            yield {**told[-1], "gen": step.cursor.gen, "cursor": str(step.cursor)}
+
+
 def facts(app: App, service: str) -> Facts:
-    """Everything that can change, by what it is."""
+    """Everything without a generation that can change, by what it is."""
     found: Facts = {}
     for info in app.discovery.services():
         if not service or info.name == service:
@@ -47,9 +149,6 @@ def _facts_of(info: ServiceInfo) -> Facts:
     found: Facts = {}
     for version in info.interfaces:
         found["version", info.name, version] = {"service": info.name, "version": version}
-    if info.route is not None:
-        weights = {version: weight for version, weight in info.route.versions.items() if weight}
-        found["route", info.name] = {"service": info.name, "versions": weights}
     for instance in info.instances:
         found["instance", info.name, instance.id] = {
             "service": info.name,
@@ -62,7 +161,12 @@ def _facts_of(info: ServiceInfo) -> Facts:
     return found
 
 
-def differences(before: Facts, now: Facts, is_first: bool) -> Iterator[dict[str, Any]]:
+def _route_fact(service: str, route: Route) -> dict[str, Any]:
+    weights = {version: weight for version, weight in route.versions.items() if weight}
+    return {"service": service, "versions": weights}
+
+
+def differences(before: Facts, now: Facts, is_first: bool) -> Iterable[dict[str, Any]]:
     """The events that lead from one reading to the next."""
     for key, fact in now.items():
         if key not in before:

@@ -19,15 +19,21 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import pytest
+
+T = TypeVar("T")
 
 pytest_plugins = ["fan.testing.servers"]
 
 #: Every process that a test starts inherits this variable, also when its parent is gone.
 _MARK = "TEST_RUN_OF_FAN"
 _RUN = uuid.uuid4().hex
+#: Whether the long runs have their full length: `nox -s soak` says so by FAN_TEST_LONG=1.
+_IS_LONG = pytest.StashKey[bool]()
+#: Seconds for a test of a long run, in its short form and at full length.
+_SOAK_TIMEOUT = (180, 3600)
 
 _FOLDERS = (
     "HOME",
@@ -55,6 +61,7 @@ def is_open_to_all(folder: Path) -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Isolate the whole run, so that fixtures wider than a test are isolated too."""
+    config.stash[_IS_LONG] = os.environ.get("FAN_TEST_LONG") == "1"
     for name in [*_DROPPED, *(name for name in os.environ if name.startswith("FAN_"))]:
         os.environ.pop(name, None)
     if os.geteuid() == 0 and not is_open_to_all(Path(tempfile.gettempdir())):
@@ -66,6 +73,22 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell starts what runs behind its back with these ignored, and every child inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give the long runs their time."""
+    timeout = _SOAK_TIMEOUT[config.stash[_IS_LONG]]
+    for item in items:
+        if item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.timeout(timeout))
+
+
+@pytest.fixture
+def scale(request: pytest.FixtureRequest) -> Callable[[T, T], T]:
+    """`scale(short, long)` is how much a long run does: the first among the ordinary tests, the
+    second in `nox -s soak`."""
+    is_long = request.config.stash[_IS_LONG]
+    return lambda short, long: long if is_long else short
 
 
 @pytest.fixture

@@ -85,6 +85,25 @@ def settings() -> str:
     return "\n".join(["| setting | variable | default | |", "|---|---|---|---|", *rows]) + "\n"
 
 
+#: The columns of the table of transports: what `Transport.can` may hold.
+ABILITIES = ("call", "push", "stream", "subscribe", "cancel", "serve", "queue", "ledger")
+
+
+def abilities() -> str:
+    """What each built-in transport can do."""
+    from fan import plugins
+
+    columns = (*ABILITIES, "broker")
+    rows = []
+    for name in plugins.TRANSPORTS:
+        cls = plugins.transport_class(name)
+        can = {*cls.can, *(["broker"] if cls.is_shared else [])}
+        cells = [f"`{name}`", *("yes" if each in can else "" for each in columns)]
+        rows.append(f"| {' | '.join(cells)} |")
+    head = [f"| transport | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    return "\n".join([*head, *rows]) + "\n"
+
+
 def names() -> str:
     """The public names, with the first line of each one's docstring."""
     import fan

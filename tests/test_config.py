@@ -21,12 +21,12 @@ from fan import (
 )
 from fan.config_values import merge
 from fan.stores.base import RETENTION, Change, Plan, Store
-from tests.configs import PATIENCE, STORES, another
+from tests.configs import PATIENCE, STORES, another, make_store
 
 
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, private: Path) -> Iterator[Store]:
-    with STORES[request.param](private) as store:
+    with make_store(request, private) as store:
         yield store
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from fan import App, Configs, InvalidArgument, Unavailable
 from fan.stores.base import Store
-from tests.configs import PATIENCE, STORES, another
+from tests.configs import PATIENCE, STORES, another, make_store
 
 
 class Database(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class Plain:
 
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, private: Path) -> Iterator[Store]:
-    with STORES[request.param](private) as store:
+    with make_store(request, private) as store:
         yield store
 
 

@@ -16,12 +16,12 @@ from fan.config_watch import ConfigWatch, Event
 from fan.following import Cursor, advance, coalesce
 from fan.stores.base import RETENTION, Change, Diff, Entry, Head, Plan, Store
 from fan.stores.sqlite import SqliteStore
-from tests.configs import PATIENCE, STORES, another
+from tests.configs import PATIENCE, STORES, another, make_store
 
 
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, private: Path) -> Iterator[Store]:
-    with STORES[request.param](private) as store:
+    with make_store(request, private) as store:
         yield store
 
 

@@ -94,8 +94,11 @@ def test_a_push_to_a_service_that_is_down_waits_in_its_queue(make: Any, broker: 
     app.start(())
     app.stop()
     broker.call = lambda address, request, **_: broker.requests.append(request)  # type: ignore
-    make().using(transport="fake").push("shop.order", item="apple")
-    assert [r.method for r in broker.requests] == ["order"]
+    make().using(transport="fake").push("shop.health")
+    make().push("shop.order", item="apple")  # meant to be pushed: it needs no telling where
+    assert [r.method for r in broker.requests] == ["health", "order"]
+    with pytest.raises(fan.Unavailable):
+        make().push("shop.health")
 
 
 def test_an_event_reaches_who_subscribed_sync_and_async(make: Any, broker: FakeBroker) -> None:
@@ -150,6 +153,29 @@ def test_a_function_hears_of_a_topic_until_it_is_closed(make: Any, broker: FakeB
         app.using(headers={"x-one": "1"}).publish("stock.changed", 1, n=2)
     app.publish("stock.changed", 2)
     assert heard == [((1,), {"n": 2}, {"x-one": "1"})]
+
+
+def test_what_a_draining_subscriber_is_given_goes_back_unhandled(
+    make: Any, broker: FakeBroker
+) -> None:
+    app = make()
+    heard: list[int] = []
+    with app.subscribe("stock.changed", heard.append) as subscriber:
+        app.publish("stock.changed", 1)
+        subscriber.drain()
+        app.publish("stock.changed", 2)
+    refused = broker.answers[-1]
+    assert heard == [1]
+    assert (refused.code, refused.reason, refused.executed) == ("unavailable", "draining", "no")
+
+
+def test_where_a_push_would_go_is_told_without_sending_it(make: Any, broker: FakeBroker) -> None:
+    make(Shop()).start(("fake",))
+    client = make().client
+    choice = client.resolve("shop", "order", kind="push")
+    assert (choice.address.url, choice.instance) == ("fake:broker", None)
+    assert choice.why
+    assert broker.requests == []
 
 
 def test_the_interface_tells_what_a_method_subscribes_to(make: Any) -> None:

@@ -175,3 +175,33 @@ def test_services_that_replace_each_other_are_refused(world: World) -> None:
     with pytest.raises(fan.FailedPrecondition, match="back -> front -> back") as caught:
         world.app().call("back.who")
     assert caught.value.reason == "replacement_loop"
+
+
+def test_configs_read_in_a_call_are_those_of_its_generation(world: World) -> None:
+    class Themed(fan.Service):
+        name = "themed"
+        version = "1.0.0"
+        entered, go_on = threading.Event(), threading.Event()
+
+        @fan.rpc
+        def theme(self) -> list[Any]:
+            context = fan.current()
+            assert context is not None
+            self.entered.set()
+            self.go_on.wait(BOUND)
+            return [
+                context.config["themed/theme"],
+                self.app.config["themed/theme"],
+                context.config.get("themed/none", "default"),
+                "themed/none" in context.config,
+            ]
+
+    server, caller = world.serve(Themed()), world.app()
+    caller.config.set("themed/theme", "light")
+    pending = caller.submit("themed.theme")
+    assert Themed.entered.wait(BOUND)
+    gen = caller.config.set("themed/theme", "dark").gen
+    until(server, gen)
+    Themed.go_on.set()
+    assert pending.result(BOUND) == ["light", "dark", "default", False]
+    assert caller.call("themed.theme")[:2] == ["dark", "dark"]

@@ -187,6 +187,18 @@ def test_the_envelope_names_every_field(value: type) -> None:
     assert missing == []
 
 
+def test_the_table_of_transports_says_what_each_can() -> None:
+    _, head, rest = section("Queues").partition("| transport |")
+    table = (head + rest).partition("\n<!--")[0].splitlines()
+    columns, _, *rows = ([cell.strip() for cell in row.strip("|").split("|")] for row in table)
+    said = {row[0].strip("`"): dict(zip(columns[1:], row[1:], strict=True)) for row in rows}
+    assert list(said) == list(fan.plugins.TRANSPORTS)
+    for name, abilities in said.items():
+        cls = fan.plugins.transport_class(name)
+        assert (abilities.pop("broker") == "yes") is cls.is_shared
+        assert {each for each, word in abilities.items() if word == "yes"} == cls.can
+
+
 def test_every_code_and_reason_is_explained() -> None:
     text = section("Errors")
     missing = [name for name in [*CLASSES, *EXECUTED_BY_REASON] if f"`{name}`" not in text]

@@ -60,38 +60,31 @@ PROGRAM = names(
 #: To find a service in the registry.
 LOOK_UP = names(
     """
-    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins
-    fan.references fan.settings fan.stores fan.stores.base fan.stores.locks fan.stores.rules
-    fan.stores.sqlite
-    fan.stores.sqlite_channel fan.stores.sqlite_errors fan.stores.sqlite_rows
-    fan.stores.sqlite_schema fancli.call_options fancli.commands fancli.commands.call
-    fancli.complete fancli.options
-    fancli.payload fancli.request fancli.scripts
+    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins fan.readings
+    fan.references fan.registration fan.settings fan.sqlite fan.sqlite.channel fan.sqlite.errors
+    fan.sqlite.kind fan.sqlite.locks
+    fan.sqlite.schema fan.stores fan.stores.base fan.stores.rules fan.stores.sqlite
+    fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.call_options fancli.commands
+    fancli.commands.call fancli.complete fancli.options fancli.payload fancli.request
+    fancli.scripts
     """
 )
 #: To call it.
 CALL = names(
     """
-    fan.app fan.balancer fan.client fan.policies fan.routes fan.codec
-    fan.context
-    fan.dispatch fan.drivers fan.endpoint fan.exchange fan.failures fan.hosting fan.local
-    fan.middleware fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead
-    fan.middleware.deadline fan.middleware.hops fan.middleware.retry fan.picker fan.routing
-    fan.runner fan.sending
-    fan.service fan.signature fan.transports fan.transports.base
     fan.app fan.balancer fan.client fan.codec fan.context fan.dispatch fan.drivers
     fan.endpoint fan.exchange fan.failures fan.hosting fan.local fan.middleware
     fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead fan.middleware.deadline
-    fan.middleware.hops fan.middleware.retry fan.picker fan.routing fan.runner fan.sending
-    fan.service fan.signature fan.transports fan.transports.base fancli.answers fancli.calling
-    fancli.coerce fancli.show
+    fan.middleware.hops fan.middleware.retry fan.picker fan.policies fan.routes fan.routing
+    fan.runner fan.sending fan.service fan.signature fan.stale fan.transports fan.transports.base
+    fancli.answers fancli.calling fancli.coerce fancli.show
     """
 )
 #: Of the standard library, by what asks the registry.
 STANDARD = names(
     """
     _bisect _contextvars _heapq _locale _random _sha512 _struct bisect click.shell_completion
-    contextvars difflib fcntl heapq locale math platform random select shlex signal struct
+    contextvars difflib fcntl heapq locale math platform random select shlex signal struct zlib
     """
 )
 
@@ -114,7 +107,7 @@ WAYS: dict[str, Way] = {
             fan.transports.ipc_frames
             """
         ),
-        STANDARD | names(""),
+        STANDARD | names("zlib"),
     ),
     "fan call -t http": Way(
         ("call", "greeter.hello", "name=Ada", "-t", "http"),
@@ -128,7 +121,7 @@ WAYS: dict[str, Way] = {
             """
             array httptools httptools._version httptools.parser httptools.parser.errors
             httptools.parser.parser httptools.parser.protocol httptools.parser.url_parser
-            selectors socket
+            selectors socket zlib
             """
         ),
     ),

@@ -98,6 +98,8 @@ class Call(msgspec.Struct, kw_only=True):
     traceparent: str = ""
     attempt: int = 0
     gen: int = 0
+    #: Its shard key, where the route says how the service is sharded.
+    shard: str = ""
     #: Chosen for this attempt.
     version: str = ""
     instance: Instance | None = None

@@ -1,10 +1,9 @@
 """The registry in a file: the embedded default, for many processes of one machine.
 
 Beside `registry.db` lie SQLite's own `-wal` and `-shm`, and a folder `registry.db.locks` with one
-lock file for each session (`fan.stores.locks`). The parts: `sqlite_channel` opens the file and puts
-up with forks, `sqlite_rows` holds the statements, `sqlite_watch` wakes watchers, `sqlite_errors`
-says what went wrong; what a commit may do is in `fan.stores.rules`. Reading creates and writes
-nothing.
+lock file for each session (`fan.sqlite.locks`). The parts: `fan.sqlite` opens the file, puts up
+with forks and says what went wrong, `sqlite_rows` holds the statements, `sqlite_watch` wakes
+watchers; what a commit may do is in `fan.stores.rules`. Reading creates and writes nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +18,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from fan.errors import FanError
-from fan.stores import locks, rules
+from fan.sqlite import locks
+from fan.sqlite.channel import MOUNTS, Channel
+from fan.sqlite.errors import translate_os
+from fan.stores import rules
 from fan.stores import sqlite_rows as rows
 from fan.stores.base import (
     Committed,
@@ -36,8 +38,7 @@ from fan.stores.base import (
     Watch,
     new_op,
 )
-from fan.stores.sqlite_channel import Channel
-from fan.stores.sqlite_errors import translate_os
+from fan.stores.sqlite_schema import REGISTRY
 
 if TYPE_CHECKING:
     import sqlite3
@@ -61,15 +62,15 @@ class SqliteStore(Store):
         path: str,
         namespace: str = "default",
         *,
-        mounts: str = "/proc/self/mountinfo",
+        mounts: str = MOUNTS,
         makes_folder: bool = False,
     ) -> None:
         self.path = os.path.abspath(os.path.expanduser(path))
         self.namespace = namespace
         self.locks = f"{self.path}.locks"
         # Two connections, so that a writer who waits for the lock keeps no reader waiting.
-        self._reader = Channel(self.path, mounts, makes_folder=makes_folder)
-        self._writer = Channel(self.path, mounts, makes_folder=makes_folder)
+        self._reader = Channel(self.path, REGISTRY, mounts, makes_folder=makes_folder)
+        self._writer = Channel(self.path, REGISTRY, mounts, makes_folder=makes_folder)
         self._sessions: weakref.WeakSet[SqliteSession] = weakref.WeakSet()
         self._watcher: Watcher | None = None
         self._watch_guard = threading.Lock()
@@ -180,7 +181,7 @@ class SqliteStore(Store):
             os.makedirs(self.locks, exist_ok=True)
             return locks.LockFile.hold(path, note.encode())
         except OSError as error:
-            raise translate_os(error, path) from error
+            raise translate_os(error, path, REGISTRY) from error
 
     def _sweep(self, db: sqlite3.Connection) -> builtins.list[str]:
         """Remove the dead sessions' rows, of all namespaces. Returns whose lock files may go."""
@@ -263,17 +264,7 @@ class SqliteStore(Store):
         self._reader.close()
         self._writer.close()
 
-    def _before_fork(self) -> None:
-        self._reader.before_fork()
-        self._writer.before_fork()
-
-    def _after_fork_in_parent(self) -> None:
-        self._reader.after_fork_in_parent()
-        self._writer.after_fork_in_parent()
-
     def _after_fork_in_child(self) -> None:
-        self._reader.after_fork_in_child()
-        self._writer.after_fork_in_child()
         for session in self._sessions:
             session.after_fork_in_child()
         self._sessions = weakref.WeakSet()
@@ -283,16 +274,9 @@ class SqliteStore(Store):
             self._watcher = None
 
 
-def _each(act: Callable[[SqliteStore], None]) -> Callable[[], None]:
-    def run() -> None:
-        for store in tuple(_STORES):
-            act(store)
-
-    return run
+def _forked() -> None:
+    for store in tuple(_STORES):
+        store._after_fork_in_child()
 
 
-os.register_at_fork(
-    before=_each(SqliteStore._before_fork),
-    after_in_parent=_each(SqliteStore._after_fork_in_parent),
-    after_in_child=_each(SqliteStore._after_fork_in_child),
-)
+os.register_at_fork(after_in_child=_forked)

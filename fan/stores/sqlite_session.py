@@ -11,8 +11,11 @@ import time
 from collections.abc import Callable
 
 from fan.errors import FanError
-from fan.stores import locks, sqlite_rows, sqlite_schema
-from fan.stores.sqlite_channel import Channel
+from fan.sqlite import locks
+from fan.sqlite.channel import Channel
+from fan.sqlite.schema import inode_of
+from fan.stores import sqlite_rows
+from fan.stores.sqlite_schema import REGISTRY
 
 #: Seconds that an ending session waits for the registry: its lock tells its death anyhow.
 _PATIENCE = 1.0
@@ -33,7 +36,7 @@ class SqliteSession:
         self._lock = lock
         self._channel = channel
         self._on_lost = on_lost
-        self._registry = sqlite_schema.inode_of(channel.path)
+        self._registry = inode_of(channel.path, REGISTRY)
         self._pid = os.getpid()
         self._is_over = threading.Event()
         self._thread = threading.Thread(
@@ -49,7 +52,7 @@ class SqliteSession:
         return (
             not self._is_over.is_set()
             and self._lock.is_in_place
-            and sqlite_schema.inode_of(self._channel.path) == self._registry
+            and inode_of(self._channel.path, REGISTRY) == self._registry
         )
 
     def close(self) -> None:

@@ -8,21 +8,21 @@ import time
 from collections.abc import Callable
 
 from fan.errors import FanError
-from fan.stores import locks, sqlite_rows
+from fan.sqlite import locks
+from fan.sqlite.channel import Channel
+from fan.sqlite.wake import TRAIL, Waker, wait, waker
+from fan.stores import sqlite_rows
 from fan.stores.base import HEAD, Hint
-from fan.stores.sqlite_channel import Channel
-from fan.stores.wake import Waker, waker
-
-#: Seconds after a wake-up at which to look again: a commit can be seen only after it reached the
-#: disk, and a lock is free only after its file was closed. Whatever takes longer than all of them
-#: waits for `_IDLE`.
-_TRAIL = (0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.004, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 
 #: Seconds between two looks that nobody asked for: a net under the kernel's events.
 _IDLE = 5.0
 
 #: Seconds between two looks while the registry cannot be read, or its folder is not there.
 _RETRY = 0.5
+
+#: Seconds before the next look, after looks in a row that found changes and none for us: of the
+#: first, and at most. A hundred who write at once would have each other look ten thousand times.
+_VAIN, _LONGEST_VAIN = 0.002, 0.032
 
 #: Seconds that one look may take.
 _PATIENCE = 2.0
@@ -62,6 +62,8 @@ class Watcher:
         self._deaths = 0
         self._alive: frozenset[str] | None = None
         self._suspects: set[str] = set()
+        #: Seconds before the next look, see `_VAIN`.
+        self._pause = 0.0
         self._waker: Waker = waker(channel.path, lock_folder)
         self._thread = threading.Thread(target=self._run, name="fan-registry-watch", daemon=True)
         self._thread.start()
@@ -109,22 +111,25 @@ class Watcher:
     def _run(self) -> None:
         try:
             armed = -1
-            rest = iter(_TRAIL)
+            rest = iter(TRAIL)
             while not self._is_ending:
                 if armed != self._channel.opened:
                     # A new connection may have made a new log; what was written to it before it
                     # was watched is seen by the look below.
                     self._waker.arm()
                     armed = self._channel.opened
-                    rest = iter(_TRAIL)
+                    rest = iter(TRAIL)
                 self._look()
                 if armed != self._channel.opened:
                     continue
+                if self._pause:
+                    time.sleep(self._pause)
                 delay = next(rest, None)
                 if delay is None:
+                    self._pause = 0.0
                     self._suspects.clear()
                 if self._wait(delay):
-                    rest = iter(_TRAIL)
+                    rest = iter(TRAIL)
         finally:
             with self._guard:
                 self._is_ending = True
@@ -132,14 +137,10 @@ class Watcher:
 
     def _wait(self, delay: float | None) -> bool:
         """Wait for news, at most `delay` seconds, idly with None. True where there were some."""
-        if delay is not None and delay < 0.001:
-            # Finer than poll can wait; nobody minds if the thread ends that much later.
-            time.sleep(delay)
-            delay = 0.0
         is_idle = delay is None
         if delay is None:
             delay = _IDLE if self._channel.is_open and not self._is_lost else _RETRY
-        news = self._waker.wait(delay)
+        news = wait(self._waker, delay)
         self._suspects |= news.suspects
         if news.is_moved:
             self._waker.arm()
@@ -171,6 +172,7 @@ class Watcher:
 
     def _look(self) -> None:
         """Compare the registry with what each watch was told, and tell."""
+        version = self._version
         try:
             self._bury()
             self._read()
@@ -182,10 +184,13 @@ class Watcher:
         if self._is_lost:
             self._is_lost = False
             self._tell_all("regained")
+        if version != self._version:
+            self._pause = min(max(2 * self._pause, _VAIN), _LONGEST_VAIN)
         for watch in self._present():
             mark = (self._marks.get(watch.kind), self._marks_of_deaths(watch.kind))
             if mark != watch.seen:
                 watch.seen = mark
+                self._pause = 0.0
                 self._tell(watch, "changed")
 
     def _marks_of_deaths(self, kind: str) -> int:

@@ -69,9 +69,28 @@ class HttpTransport(Transport):
     def _call(
         self, address: Address, request: Request, deadline: float, flight: Flight
     ) -> Response:
-        origin = wire.origin_of(address)
+        if address.form is not None:
+            return self._call_foreign(address, request, deadline, flight)
         self._check_size(request)
+        origin = wire.origin_of(address)
         head = wire.request_head(origin, request)
+        return self._exchange(origin, head, request, deadline, flight)
+
+    def _call_foreign(
+        self, address: Address, request: Request, deadline: float, flight: Flight
+    ) -> Response:
+        """Call a server that knows nothing of fan, in the form that its methods have."""
+        from fan.transports import http_foreign as foreign
+
+        assert address.form is not None
+        origin = wire.origin_of(address)
+        head, request = foreign.written(origin, address.form, request)
+        self._check_size(request)
+        return foreign.read(self._exchange(origin, head, request, deadline, flight))
+
+    def _exchange(
+        self, origin: wire.Origin, head: bytes, request: Request, deadline: float, flight: Flight
+    ) -> Response:
         if (proxied := self._proxy_for(origin)) is not None:
             return proxied.call(origin, head, request, deadline)
         link = None

@@ -81,7 +81,7 @@ class Proxied:
         body = bytearray()
         try:
             with self._open().stream(
-                "POST",
+                first.split()[0].decode(),
                 url,
                 content=request.body,
                 headers=headers,

@@ -102,12 +102,12 @@ def bench(
     with asking.opened(live=True) as (app, client):
         method = asking.describe(app)
         payload = asking.arguments(method, checked=True)
-        choice = asking.choice(client)  # what cannot be reached at all is said before any load
+        choice = asking.choice(app, client)  # what cannot be reached at all is said before any load
         if dry_run:
             echo = asking.echo("call", payload, choice)
             common.out.object({**echo, "plan": _plain(plan)})
             return Exit.OK
-        asking.talk_route(client, payload)
+        asking.talk_route(app, client, payload)
         report = _run(common, asking, client, payload, plan, method)
     if hdr:
         _write_hdr(hdr, report)

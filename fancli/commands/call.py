@@ -10,7 +10,7 @@ import click
 from fancli.call_options import How, call_options, check, with_bare_wait
 from fancli.complete import complete_target
 from fancli.exits import Exit
-from fancli.options import Common, common
+from fancli.options import Common, common, reading
 from fancli.params import Usage, parse_name
 from fancli.request import Asking, PayloadCommand, request_options
 
@@ -54,6 +54,7 @@ class CallCommand(PayloadCommand):
 @request_options
 @call_options
 @common
+@reading
 def call(common: Common, *, dry_run: bool, **given: Any) -> int:
     """Call SERVICE.METHOD[@VERSION] and print its result.
 
@@ -76,7 +77,7 @@ def call(common: Common, *, dry_run: bool, **given: Any) -> int:
         method = asking.describe(app)
         payload = _payload(asking, how, method, checked=dry_run)
         if dry_run:
-            common.out.object(asking.echo("call", payload, asking.choice(client)))
+            common.out.object(asking.echo("call", payload, asking.choice(app, client)))
             return Exit.OK
         caller = Caller(asking, client, method, tape=tape)
         if file is not None:
@@ -177,10 +178,10 @@ def _run(app: App, caller: Caller, how: How, show: Show, payload: Payload) -> in
         asking.common.out.text(text)
         return Exit.OK
     if how.explain or set(how.parts) & set("HBr"):
-        choice = asking.choice(client)
+        choice = asking.choice(app, client)
         show.before(asking, payload, choice)
         caller.client = _pinned(client, choice)
-    asking.talk_route(client, payload)
+    asking.talk_route(app, client, payload)
     if how.each:
         from fancli.many import each
 

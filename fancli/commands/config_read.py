@@ -11,7 +11,7 @@ from fancli.configs import key_argument, opened, shown, text_of
 from fancli.exits import Exit
 from fancli.group import command
 from fancli.mask import mask_url
-from fancli.options import Common, common, listing
+from fancli.options import Common, common, listing, reading
 from fancli.output import Format
 from fancli.params import Usage
 
@@ -41,6 +41,7 @@ _REV = click.IntRange(min=1)
 @click.option("--default", metavar="V", help="Print this where there is no such config.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema that it carries instead.")
 @common
+@reading
 def get(
     common: Common,
     *,
@@ -100,6 +101,7 @@ def _schema(common: Common, key: str, schema: Any) -> int:
 @click.argument("prefix", required=False, default="", shell_complete=complete_key)
 @click.option("--gen", type=click.IntRange(min=0), metavar="G", help="As of generation G.")
 @common
+@reading
 @listing
 def list_(common: Common, *, prefix: str, gen: int | None, render: tuple[Format, bool]) -> None:
     """List the configs whose keys begin with PREFIX: key, value, revision, and who set it when."""

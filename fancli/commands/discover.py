@@ -1,222 +1,46 @@
-"""`fan discover`: what is registered, read from the registry; no service needs to be up."""
+"""`fan discover`: what is registered, and what an operator does with it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from fancli.group import Group, Row
 
-import click
-import msgspec
-
-from fancli import catalog
-from fancli.complete import complete_service, complete_target
-from fancli.exits import Exit
-from fancli.group import Group, command
-from fancli.mask import mask_url
-from fancli.options import Common, common, listing
-from fancli.output import Format
-from fancli.params import Usage, check_name, check_transport, parse_name
-from fancli.request import route_of
-
-if TYPE_CHECKING:
-    from fan import App, ServiceInfo
+_READ = "fancli.commands.discover_read"
+_STATE = "fancli.commands.discover_state"
+_CLEAN = "fancli.commands.discover_clean"
+_CHECK = "fancli.commands.discover_check"
+_REGISTER = "fancli.commands.discover_register"
 
 discover = Group(
     "discover",
-    help="See services, methods and instances as the registry has them.",
+    table={
+        "list": Row(f"{_READ}:list_", "Every service and version."),
+        "show": Row(f"{_READ}:show", "One service with its versions and instances."),
+        "describe": Row(f"{_READ}:describe", "A service's methods: signatures, types, docs."),
+        "resolve": Row(f"{_READ}:resolve", "Where a call would go now, and why."),
+        "watch": Row(
+            "fancli.commands.discover_watch:watch", "Every change of what is registered."
+        ),
+        "check": Row(f"{_CHECK}:check", "What is wrong with what is registered."),
+        "subs": Row(f"{_CHECK}:subs", "Who follows the registry, and how far."),
+        "register": Row(f"{_REGISTER}:register", "Register a service that knows nothing of fan."),
+        "deregister": Row(f"{_CLEAN}:deregister", "Remove an instance from the registry."),
+        "drain": Row(f"{_STATE}:drain", "Take instances out of service, gently."),
+        "undrain": Row(f"{_STATE}:undrain", "Bring them back."),
+        "down": Row(f"{_STATE}:down", "Mark instances as down."),
+        "reshard": Row(
+            "fancli.commands.discover_shards:reshard", "Spread a service's keys another way."
+        ),
+        "gc": Row(f"{_CLEAN}:gc", "Remove what nobody needs any more."),
+        "import": Row(
+            "fancli.commands.discover_import:import_", "Take over what an older kit registered."
+        ),
+    },
+    help="See services, methods and instances, and take them out of service and back.",
     short_help="See services, methods and instances.",
     examples=(
         "fan discover list",
         "fan discover describe greeter.hello",
         "fan discover resolve greeter.hello@2",
-        "fan discover watch --json",
+        "fan discover drain greeter/greeter-5f0c --wait",
     ),
 )
-
-
-@command(
-    "list",
-    short_help="Every service and version.",
-    examples=("fan discover list", "fan discover list --format name", "fan discover list --json"),
-)
-@common
-@listing
-def list_(common: Common, *, render: tuple[Format, bool]) -> None:
-    """List services: a row for each version, with its weight in the route, its instances that are
-    up and all of them, their transports, and dependencies that nobody meets."""
-    with common.app() as app:
-        infos = app.discovery.services()
-    rows = [row for info in infos for row in catalog.version_rows(info)]
-    if not rows:
-        space = app.settings.namespace
-        common.out.hint(f"nothing is registered in namespace {space}; fan demo starts something")
-    if render[0] in ("table", "name"):
-        rows = [catalog.shown(row) for row in rows]
-    common.out.rows(rows, catalog.VERSION_COLUMNS, render[0], wants_head=render[1])
-
-
-@command(
-    "show",
-    short_help="One service with its versions and instances.",
-    examples=("fan discover show greeter", "fan discover show greeter/greeter-5f0c --json"),
-)
-@click.argument("service", metavar="SERVICE[/ID]", shell_complete=complete_service)
-@common
-@listing
-def show(common: Common, *, service: str, render: tuple[Format, bool]) -> int:
-    """Show a service: its route, versions and instances; or one instance of it."""
-    name, slash, instance_id = service.partition("/")
-    check_name("SERVICE", name)
-    common.env.target = name
-    with common.app() as app:
-        info = _service(app, name)
-    instances = [i for i in info.instances if not slash or i.id == instance_id]
-    if slash and not instances:
-        from fan import NotFound
-
-        similar = catalog.near(instance_id, [i.id for i in info.instances])
-        raise NotFound(
-            f"{name} has no instance {instance_id}",
-            reason="no_such_instance",
-            details={"similar": similar},
-        )
-    if common.env.is_json and not slash:
-        common.out.object({"v": 1, "ok": True, **catalog.service_object(info)})
-        return Exit.OK
-    rows = [catalog.instance_row(instance) for instance in instances]
-    if slash and common.env.is_json:
-        common.out.object({"v": 1, "ok": True, **rows[0]})
-        return Exit.OK
-    if not slash and render[0] == "table":
-        for line in catalog.summary(info):
-            common.out.note(line)
-    common.out.rows(rows, catalog.INSTANCE_COLUMNS, render[0], wants_head=render[1])
-    return Exit.OK
-
-
-@command(
-    "describe",
-    short_help="A service's methods, or one method: signature, types, docs.",
-    examples=(
-        "fan discover describe greeter",
-        "fan discover describe greeter.hello@2",
-        "fan discover describe greeter.add --skeleton | fan call greeter.add -d -",
-    ),
-)
-@click.argument("target", metavar="SERVICE[.METHOD][@VERSION]", shell_complete=complete_target)
-@click.option("--skeleton", is_flag=True, help="A payload to fill in.")
-@common
-def describe(common: Common, *, target: str, skeleton: bool) -> int:
-    """Describe a service or a method from the registry, also when the service is down."""
-    name, want = parse_name("TARGET", target)
-    common.env.target = name
-    with common.app() as app:
-        info, method_name = _longest(app, name)
-    interface = catalog.interface(info, want)
-    if not method_name:
-        if skeleton:
-            raise Usage(f"--skeleton: {name} is a service", f"fan discover describe {name}.METHOD")
-        if common.env.is_json:
-            common.out.object({"v": 1, "ok": True, **msgspec.to_builtins(interface)})
-        else:
-            common.out.text(catalog.interface_text(interface))
-        return Exit.OK
-    method = catalog.method(interface, method_name)
-    if skeleton:
-        common.out.object(catalog.skeleton(method))
-    elif common.env.is_json:
-        found = {"service": interface.service, "version": interface.version}
-        common.out.object({"v": 1, "ok": True, **found, **msgspec.to_builtins(method)})
-    else:
-        common.out.text(catalog.method_text(interface, method))
-    return Exit.OK
-
-
-@command(
-    "resolve",
-    short_help="Where a call would go now, and why.",
-    examples=(
-        "fan discover resolve greeter",
-        "fan discover resolve greeter.hello@2 -t http --json",
-    ),
-)
-@click.argument("target", metavar="SERVICE[.METHOD][@VERSION]", shell_complete=complete_target)
-@click.option("-t", "--transport", metavar="NAME", default="auto", help="auto, ipc, http.")
-@click.option("--instance", metavar="ID", default="", help="This instance and no other.")
-@click.option("--key", metavar="KEY", default="", help="Shard key.")
-@click.option("--explain", is_flag=True, help="Say why, on stderr.")
-@common
-def resolve(
-    common: Common, *, target: str, transport: str, instance: str, key: str, explain: bool
-) -> None:
-    """Print the address that a call would go to; sends nothing."""
-    name, want = parse_name("TARGET", target)
-    common.env.target = name
-    options = {
-        "want": want,
-        "transport": check_transport("-t", transport),
-        "instance": instance,
-        "shard": key,
-        "timeout": common.timeout,
-    }
-    with common.app() as app:
-        info, method = _longest(app, name)
-        choice = app.using(**options).resolve(info.name, method)
-        if method and choice.version in info.interfaces:
-            catalog.method(info.interfaces[choice.version], method)
-    if explain or common.verbose:
-        for why in choice.why:
-            common.out.talk(f"* {why}")
-    if common.env.is_json:
-        found = route_of(choice, common.env.show_secrets)
-        common.out.object({"v": 1, "ok": True, "target": name, **found})
-    else:
-        url = choice.address.url
-        common.out.text(url if common.env.show_secrets else mask_url(url))
-
-
-@command(
-    "watch",
-    short_help="Every change of what is registered, as it happens.",
-    examples=("fan discover watch", "fan discover watch greeter --json"),
-)
-@click.argument("service", required=False, default="", shell_complete=complete_service)
-@click.option("--once", is_flag=True, help="Print what is there now, and end.")
-@common
-def watch(common: Common, *, service: str, once: bool) -> None:
-    """Print what is registered now, then every change, until Ctrl-C: `+` came, `-` went, `~`
-    changed. With --json one event a line."""
-    if service:
-        check_name("SERVICE", service)
-    from fancli.watching import watch_services
-
-    for event in watch_services(common, service, once=once):
-        if common.env.is_json:
-            common.out.line(event)
-        else:
-            common.out.text(catalog.event_text(event))
-
-
-def _service(app: App, name: str) -> ServiceInfo:
-    return app.discovery.service(name)
-
-
-def _longest(app: App, name: str) -> tuple[ServiceInfo, str]:
-    """The longest registered service that `name` is or begins with, and the method behind it.
-    Raises NotFound (no_such_service)."""
-    from fan import NotFound
-
-    try:
-        return app.discovery.service(name), ""
-    except NotFound:
-        service, _, method = name.rpartition(".")
-        if not service:
-            raise
-    return app.discovery.service(service), method
-
-
-def _commands() -> tuple[Any, ...]:
-    return (list_, show, describe, resolve, watch)
-
-
-for each in _commands():
-    discover.add_command(each)

@@ -10,7 +10,7 @@ import click
 
 from fancli.group import command
 from fancli.options import Common, common
-from fancli.params import Duration, Usage, check_name, check_transport
+from fancli.params import Duration, Usage, check_bind, check_name, parse_shards
 
 if TYPE_CHECKING:
     from fan import App, Instance
@@ -26,6 +26,8 @@ CLOSING = 5.0
         "fan serve greeter",
         "fan serve shop.users:Users shop.orders:Orders",
         "fan serve greeter --transport ipc --transport http=127.0.0.1:8080",
+        "fan serve mail --transport amqp --transport redis=redis://cache:6379/0",
+        "fan serve store --shard shard1=a,b",
         "fan serve greeter --reload",
     ),
 )
@@ -35,7 +37,8 @@ CLOSING = 5.0
     "transports",
     metavar="NAME[=WHERE]",
     multiple=True,
-    help="Where to listen: ipc, http=127.0.0.1:8080. May be repeated. [ipc]",
+    help="Where to listen: ipc, http=127.0.0.1:8080, amqp, redis=redis://HOST/0, database. May be"
+    " repeated. [ipc]",
 )
 @click.option(
     "--adopt/--no-adopt",
@@ -49,6 +52,16 @@ CLOSING = 5.0
     metavar="ID",
     multiple=True,
     help="Instance id, one for each service in their order.",
+)
+@click.option(
+    "--shard",
+    "shards",
+    metavar="NAME=V,V",
+    multiple=True,
+    help="Shards that this instance owns: shard1=a,b. May be repeated.",
+)
+@click.option(
+    "--standby", is_flag=True, help="Wait while another has the id, or runs as the `unique` one."
 )
 @click.option(
     "--drain-timeout",
@@ -67,6 +80,8 @@ def serve(
     adopt: bool | None,
     reload: bool,
     ids: tuple[str, ...],
+    shards: tuple[str, ...],
+    standby: bool,
     drain_timeout: float | None,
     ready_fd: int | None,
     lifeline_fd: int | None,
@@ -77,17 +92,22 @@ def serve(
     that it defines is run. When all are registered and up, stderr gets one line for each, and then
     `ready`. A service whose hard dependencies are not there waits for them: `ready` comes later.
 
+    A service with @push or @subscribe methods takes from the queue that the settings name where
+    no transport over a broker is given.
+
     SIGTERM and Ctrl-C drain: calls in flight are answered, new ones go elsewhere; the exit status
     is then 143 or 130. A second one ends at once. With -v every request leaves a line on stderr.
     """
-    where = tuple(_check_bind(spec) for spec in transports) or ("ipc",)
+    where = tuple(check_bind(spec) for spec in transports) or ("ipc",)
     for text in ids:
         check_name("--id", text)
+    owned = parse_shards("--shard", shards)
     if reload:
         from fancli.processes import variables_of
         from fancli.reload import run_reloading
 
-        args = _arguments(picked, modules, where, ids, drain_timeout, adopt is not False)
+        more = [*(f"--shard={text}" for text in shards), *["--standby"] * standby]
+        args = _arguments(picked, modules, where, ids, drain_timeout, adopt is not False, more)
         return run_reloading(args, variables_of(picked), picked.out)
     if lifeline_fd is not None:
         from fancli.processes import end_with
@@ -104,7 +124,9 @@ def serve(
     with App(settings=settings, name="serve", routes=_routes(modules)) as app:
         for service, instance_id in zip(services, ids or [None] * len(services), strict=True):
             app.add(service, instance_id)
-        return _run(app, picked, where, bool(adopt), wait, ready_fd)
+            if owned:
+                service.shards = owned
+        return _run(app, picked, where, bool(adopt), standby, wait, ready_fd)
 
 
 def _run(
@@ -112,6 +134,7 @@ def _run(
     picked: Common,
     transports: Sequence[str],
     adopt: bool,
+    standby: bool,
     drain_timeout: float,
     ready_fd: int | None,
 ) -> int:
@@ -119,7 +142,7 @@ def _run(
 
     from fancli.processes import Signals
 
-    app.start(transports, adopt=adopt)
+    app.start(transports, adopt=adopt, standby=standby)
     with Signals() as signals:
         for instance in app.lifecycle.instances:
             _announce(picked, instance)
@@ -184,16 +207,6 @@ def _routes(modules: Sequence[str]) -> Any:
         raise Usage(str(exc), "put them into one class") from exc
 
 
-def _check_bind(spec: str) -> str:
-    """`ipc`, `http=127.0.0.1:8080`. Raises Usage for a transport that nobody brings."""
-    name = spec.partition("=")[0]
-    if not check_transport("--transport", name):
-        raise Usage(f"--transport {name}: name one", "--transport ipc --transport http")
-    if name == "local":
-        raise Usage("--transport local: it is there without being served", "--transport ipc")
-    return spec
-
-
 def _set_up_logs(verbose: int) -> None:
     """A log on stderr for services that set up none of their own while they were imported."""
     import logging
@@ -209,6 +222,7 @@ def _arguments(
     ids: Sequence[str],
     drain_timeout: float | None,
     adopt: bool,
+    more: Sequence[str],
 ) -> list[str]:
     """The command line of the child that `--reload` starts again and again."""
     args = ["serve", *["-v"] * picked.verbose, *["-q"] * picked.env.is_quiet]
@@ -218,4 +232,4 @@ def _arguments(
         args += ["--id", text]
     if drain_timeout is not None:
         args += ["--drain-timeout", f"{drain_timeout}s"]
-    return [*args, "--adopt" if adopt else "--no-adopt", "--", *modules]
+    return [*args, *more, "--adopt" if adopt else "--no-adopt", "--", *modules]

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, Protocol
 
 import pytest
 
+from tests.cli.brokers import NOWHERE, Shop
+
 #: The program, found from any folder.
 PROGRAM = (sys.executable, "-P", "-m", "fancli")
 #: Seconds after which a program that hangs is given up: far more than any takes.
@@ -198,6 +200,31 @@ def demo(running_demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Demo:
     """The module's demo, as the registry in force."""
     monkeypatch.setenv("FAN_REGISTRY", running_demo.registry)
     return running_demo
+
+
+@pytest.fixture
+def broker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The transport of the settings' queue: the test's parameter, by default `database`; the other
+    brokers are nowhere."""
+    name: str = getattr(request, "param", "database")
+    for variable, url in NOWHERE.items():
+        monkeypatch.setenv(variable, url)
+    if name == "redis":
+        monkeypatch.setenv("FAN_REDIS_URL", request.getfixturevalue("redis_server").url)
+    if name == "amqp":
+        monkeypatch.setenv("FAN_AMQP_URL", request.getfixturevalue("rabbitmq_server").url)
+    monkeypatch.setenv("FAN_QUEUE", name)
+    return name
+
+
+@pytest.fixture
+def shop(
+    start_fan: Callable[..., Any], fan: Fan, private: Path, registry_url: str, broker: str
+) -> Shop:
+    """A service with pushes and events over the broker, on a registry of its own."""
+    folder = private / "project"
+    folder.mkdir()
+    return Shop(start_fan, fan, folder, broker)
 
 
 def envelope(ran: Ran) -> dict[str, Any]:

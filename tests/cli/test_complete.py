@@ -18,6 +18,7 @@ from tests.cli.conftest import variables
 from tests.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from tests.cli.brokers import Shop
     from tests.cli.conftest import Demo, Fan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +41,9 @@ def complete(fan: Fan, line: str, **vars: str) -> list[str]:
     ("line", "found"),
     [
         ("fan ca", ["plain\tcall"]),
-        ("fan discover re", ["plain\tresolve"]),
+        ("fan discover res", ["plain\tresolve", "plain\treshard"]),
+        ("fan discover drain gre", ["part\tgreeter/"]),
+        ("fan discover drain greeter@2", ["plain\tgreeter@2.0.0"]),
         ("fan call --time", ["plain\t--timeout"]),
         ("fan call gr", ["part\tgreeter."]),
         ("fan call greeter.he", ["plain\tgreeter.health", "plain\tgreeter.hello"]),
@@ -50,6 +53,11 @@ def complete(fan: Fan, line: str, **vars: str) -> list[str]:
         ("fan call -t ht", ["plain\thttp"]),
         ("fan discover show gr", ["plain\tgreeter"]),
         ("fan call nobody.x", []),
+        ("fan call -t r", ["plain\tredis"]),
+        ("fan queue re", ["plain\trequeue"]),
+        ("fan queue show -t a", ["plain\tauto", "plain\tamqp"]),
+        ("fan queue show greeter@", ["plain\tgreeter@1.0.0", "plain\tgreeter@2.0.0"]),
+        ("fan listen ", []),
     ],
 )
 def test_what_may_stand_next(fan: Fan, demo: Demo, line: str, found: list[str]) -> None:
@@ -65,6 +73,17 @@ def test_the_scripts_that_click_makes_are_answered_too(fan: Fan, demo: Demo) -> 
     for shell in FILES:
         ran = fan(_FAN_COMPLETE=f"{shell}_source")
         assert ran == (0, fan("completion", shell).stdout, "")
+
+
+def test_topics_and_what_their_events_hold(fan: Fan, shop: Shop) -> None:
+    shop.register()
+    for line in (f"fan listen {shop.topic[:8]}", f"fan push --topic {shop.topic[:8]}"):
+        assert complete(fan, line) == [f"plain\t{shop.topic}"]
+    assert complete(fan, f"fan listen {shop.topic} {shop.topic[:8]}") == []
+    assert complete(fan, f"fan push --topic {shop.topic} ") == ["part\titem=", "part\tcount="]
+    assert complete(fan, f"fan push --topic {shop.topic} item=a ") == ["part\tcount="]
+    events = f"{shop.topic}/{shop.service}"
+    assert complete(fan, f"fan queue purge {shop.topic}") == [f"plain\t{events}"]
 
 
 SLOW_FILES = """

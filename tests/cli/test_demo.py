@@ -21,6 +21,8 @@ from fancli.processes import fan_command, fan_environment
 
 #: Seconds after which a test that waits has failed.
 HANG = 30.0
+#: The same for a whole tour: two dozen programs.
+TOUR = 150.0
 
 
 @pytest.fixture
@@ -173,9 +175,31 @@ def test_the_demo_is_ready_in_json_too(start_fan: Any, app: App) -> None:
     assert json.loads(line) == {"v": 1, "ok": True, "ready": True}
 
 
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("ipc,carrier", "--transport carrier: unknown transport"),
+        ("local", "--transport local: it is there without being served"),
+        ("ipc,", "--transport : unknown transport"),
+    ],
+)
+def test_a_demo_over_what_nobody_brings_is_a_usage_error(
+    start_fan: Any, spec: str, said: str
+) -> None:
+    demo = start_fan("demo", "--transport", spec)
+    assert demo.wait() == 2
+    assert said in demo.stderr[0]
+
+
+def test_the_demo_serves_over_what_is_named_alone(start_fan: Any, app: App) -> None:
+    start_fan("demo", "--transport", "ipc").wait_for("ready", "stdout")
+    assert {a.scheme for i in instances(app) for a in i.addresses} == {"unix"}
+
+
 # The tour
 
 
+@pytest.mark.timeout(200)
 def test_the_tour_shows_commands_with_their_real_output_and_leaves_nothing(
     start_fan: Any, private: Path
 ) -> None:
@@ -183,7 +207,7 @@ def test_the_tour_shows_commands_with_their_real_output_and_leaves_nothing(
     temp.mkdir()
     before = sorted(path.name for path in private.rglob("*"))
     tour = start_fan("demo", "--tour", TMPDIR=str(temp))
-    assert tour.wait() == 0
+    assert tour.wait(TOUR) == 0
     assert tour.stderr == []
     text = "\n".join(tour.stdout)
     for piece in (
@@ -192,19 +216,29 @@ def test_the_tour_shows_commands_with_their_real_output_and_leaves_nothing(
         '$ fan call greeter.hello@2 name=Ada -t ipc\n"Hi Ada"',
         "$ fan call greeter.count n=3\n0\n1\n2",
         "greeter.boom: ValueError: boom (executed: yes)\n[exit 5]",
+        "$ fan push journal.note text=hello\n\n",
+        "$ fan push --topic guest.came name=Ada\n\n",
+        "$ fan call journal.entries n=2\n",
+        "Ada came",
+        "$ fan queue list -t database --headers\nqueue\ttransport\tready",
         "$ fan discover list",
         "$ fan discover describe greeter.hello",
+        "$ fan call greeter.hello name=Ada -H 'X-User: 22'\n\"Hi Ada\"",
+        "generation 4\nundo: fan version rollback 4\nconfirmed 2/2",
+        "undoes generation 4 (switch by ",
+        "$ fan config get greeter/theme\nlight",
     ):
         assert piece in text
     assert sorted(path.name for path in private.rglob("*")) == before
 
 
+@pytest.mark.timeout(200)
 def test_the_tour_sees_nothing_of_the_users_settings(
     start_fan: Any, private: Path, registry_url: str
 ) -> None:
     (private / "fan.toml").write_text("namespace = 'mine'\ntimeout = '1ms'\n")
     tour = start_fan("demo", "--tour", cwd=private, FAN_NAMESPACE="mine", FAN_TIMEOUT="1ms")
-    assert tour.wait() == 0
+    assert tour.wait(TOUR) == 0
     assert not Path(registry_url.removeprefix("sqlite:")).exists()
 
 

@@ -429,7 +429,7 @@ def test_reload_serves_what_the_source_says_now(folder: Path, start_fan: Any, ap
     served = start_fan("serve", "greeter", "--reload", cwd=folder)
     served.wait_for("ready")
     assert app.call("greeter.hello") == "Hello World"
-    (folder / "greeter.py").write_text(GREETER.replace("Hello", "Howdy").replace("1.0.0", "1.1.0"))
+    replace(folder / "greeter.py", GREETER.replace("Hello", "Howdy").replace("1.0.0", "1.1.0"))
     served.wait_for("reloading: greeter.py changed")
     served.wait_for("ready")
     with App(settings=app.settings) as fresh:
@@ -446,7 +446,7 @@ def test_reload_waits_for_a_broken_source_to_be_mended(
     served = start_fan("serve", "greeter", "--reload", cwd=folder)
     served.wait_for("SyntaxError")
     served.wait_for("waiting for a change")
-    (folder / "greeter.py").write_text(GREETER)
+    replace(folder / "greeter.py", GREETER)
     served.wait_for("ready")
     assert app.call("greeter.hello") == "Hello World"
     served.send(signal.SIGINT)
@@ -461,6 +461,12 @@ def test_the_child_of_reload_dies_with_it(folder: Path, start_fan: Any, app: App
     served.send(signal.SIGKILL)
     until(lambda: instances(app) == [], app)
     wait_for_end(instance.pid)
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file at once, as editors do: half of it is no change of its own."""
+    (path.parent / "new.txt").write_text(text)
+    (path.parent / "new.txt").replace(path)
 
 
 def wait_for_end(pid: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fan.stores import locks
+from fan.sqlite import locks
 from fan.stores.base import Session, Store
 from fan.stores.sqlite import SqliteStore
 from fan.testing.contracts.store import OpenStore, StoreContract, handles

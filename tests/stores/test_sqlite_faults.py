@@ -23,9 +23,9 @@ from fan.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from fan.stores import sqlite_schema
 from fan.stores.base import Hint
 from fan.stores.sqlite import SqliteStore
+from fan.stores.sqlite_schema import REGISTRY
 from fan.testing.contracts.store import Eventually, bodies, names, plan, soon, write
 
 #: Starts another process with a store on a path: the fixture `run`.
@@ -261,7 +261,7 @@ def test_a_newer_schema_is_refused(path: str) -> None:
     with SqliteStore(path) as store:
         write(store, x="1")
     with contextlib.closing(sqlite3.connect(path)) as db:
-        db.execute(f"PRAGMA user_version = {sqlite_schema.VERSION + 1}")
+        db.execute(f"PRAGMA user_version = {REGISTRY.version + 1}")
     with SqliteStore(path) as store:
         for act in (bodies, lambda store: write(store, x="1")):
             with pytest.raises(FailedPrecondition, match="upgrade fan") as caught:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fan.errors import AlreadyExists
-from fan.stores import locks
+from fan.sqlite import locks
 from fan.stores.base import HEAD
 from fan.stores.sqlite import SqliteStore
 from fan.testing.contracts.store import Eventually, bodies, names, soon, write

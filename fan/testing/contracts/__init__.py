@@ -1,4 +1,4 @@
-"""The public contract suites: what every transport and every store has to do.
+"""The public contract suites: what every transport, every queue and every store has to do.
 
 Subclass one in a test module of your own::
 
@@ -15,19 +15,25 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from fan.testing.contracts.queues import QueueContract
     from fan.testing.contracts.store import StoreContract
     from fan.testing.contracts.transport import TransportContract
 
-__all__ = ["StoreContract", "TransportContract"]
+__all__ = ["QueueContract", "StoreContract", "TransportContract"]
 
 # Before any of them is imported, so that a failing assert shows its values.
 _SUITES = (
-    "concurrency", "context", "deadlines", "errors", "faults", "fleet", "harness", "resilience",
+    "concurrency", "context", "deadlines", "errors", "faults", "fleet", "harness", "queue_care",
+    "queue_events", "queue_faults", "queue_harness", "queue_pushes", "queues", "resilience",
     "store", "streams", "transport", "values",
 )  # fmt: skip
 pytest.register_assert_rewrite(*(f"{__name__}.{suite}" for suite in _SUITES))
 
-_HOMES = {"StoreContract": "store", "TransportContract": "transport"}
+_HOMES = {
+    "QueueContract": "queues",
+    "StoreContract": "store",
+    "TransportContract": "transport",
+}
 
 
 def __getattr__(name: str) -> Any:

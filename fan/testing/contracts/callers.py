@@ -77,6 +77,10 @@ class Caller(ABC):
         """Push, and wait until it is accepted."""
 
     @abstractmethod
+    def publish(self, topic: str, *args: Any, **kwargs: Any) -> None:
+        """Publish, and wait until it is accepted."""
+
+    @abstractmethod
     def start(self, target: str, *args: Any, **kwargs: Any) -> Pending:
         """Begin a call."""
 
@@ -110,6 +114,9 @@ class SyncCaller(Caller):
     def push(self, target: str, *args: Any, **kwargs: Any) -> Any:
         return self.client.push(target, *args, **kwargs)
 
+    def publish(self, topic: str, *args: Any, **kwargs: Any) -> None:
+        self.client.publish(topic, *args, **kwargs)
+
     def start(self, target: str, *args: Any, **kwargs: Any) -> Pending:
         return Pending(self.client.submit(target, *args, **kwargs))
 
@@ -130,6 +137,9 @@ class AsyncCaller(Caller):
 
     def push(self, target: str, *args: Any, **kwargs: Any) -> Any:
         return self.loop.run(self.client.apush(target, *args, **kwargs))
+
+    def publish(self, topic: str, *args: Any, **kwargs: Any) -> None:
+        self.loop.run(self.client.apublish(topic, *args, **kwargs))
 
     def start(self, target: str, *args: Any, **kwargs: Any) -> Pending:
         return Pending(self.loop.start(self.client.acall(target, *args, **kwargs)))

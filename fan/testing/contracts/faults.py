@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -20,25 +21,54 @@ Face = Callable[[Any], Caller]
 
 
 class Process:
-    """A server in another process (`fan.testing.contracts.server`)."""
+    """A server in another process (`fan.testing.contracts.server`, or what `module` says)."""
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], module: str = "fan.testing.contracts.server") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fan.testing.contracts.server", *arguments],
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        #: Lines that were read and not asked for yet: first word and rest.
+        self._told: list[tuple[str, str]] = []
         self.instance_id = self.wait_for("ready")
 
     def wait_for(self, word: str) -> str:
-        """The rest of the next line that begins with `word`."""
+        """The rest of the next line that begins with `word`, in whatever order they come."""
+        for told in self._told:
+            if told[0] == word:
+                self._told.remove(told)
+                return told[1]
         assert self._process.stdout is not None
         for line in self._process.stdout:
             first, _, rest = line.strip().partition(" ")
             if first == word:
                 return rest
+            self._told.append((first, rest))
         raise AssertionError(f"the server ended without saying {word!r}")
+
+    def left(self, word: str) -> list[str]:
+        """The rest of each line that begins with `word` and was not read before it ended."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            first, _, rest = line.strip().partition(" ")
+            self._told.append((first, rest))
+        return [rest for first, rest in self._told if first == word]
+
+    def say(self, line: str) -> None:
+        """Write a line to its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def freeze(self) -> None:
+        """Stop it in whatever it does, until `thaw`."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.kill(self._process.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """End it as `kill -9` does, and wait for that."""
@@ -47,9 +77,14 @@ class Process:
 
     def close(self) -> None:
         """Let it stop by itself."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
+        self.end()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def end(self) -> None:
+        """The same; what it wrote can still be read."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         try:
             self._process.wait(2 * BOUND)
         except subprocess.TimeoutExpired:
@@ -65,7 +100,7 @@ class Faults(Harness):
         started: list[Process] = []
 
         def start() -> Process:
-            process = Process([*self._common(world), *self._made_by()])
+            process = Process([*self._common(world), *self._rest(world)])
             started.append(process)
             return process
 
@@ -81,8 +116,8 @@ class Faults(Harness):
     def _common(self, world: World) -> list[str]:
         return [world.registry, world.settings().runtime_dir, self.bind or self.scheme]
 
-    def _made_by(self) -> list[str]:
-        return [self.make] if self.make else []
+    def _rest(self, world: World) -> list[str]:
+        return [self.make, json.dumps(world.broker)]
 
     def test_a_call_goes_to_another_process(
         self, start: Callable[[], Process], outside: Caller
@@ -139,7 +174,7 @@ class Faults(Harness):
     ) -> None:
         start()
         registry, folder, bind = self._common(world)
-        arguments = [registry, folder, bind.partition("=")[0], *self._made_by()]
+        arguments = [registry, folder, bind.partition("=")[0], *self._rest(world)]
         done = subprocess.run(
             [sys.executable, "-m", "fan.testing.contracts.forking", *arguments],
             timeout=4 * BOUND,

@@ -1,6 +1,6 @@
 """A client process that forks after it has called, as a pre-forking server does.
 
-    python -m fan.testing.contracts.forking REGISTRY FOLDER SCHEME [MODULE:ATTRIBUTE]
+    python -m fan.testing.contracts.forking REGISTRY FOLDER SCHEME [MODULE:ATTRIBUTE [SETTINGS]]
 
 The parent calls `probe.add`, forks two children that call on their own, and calls again meanwhile.
 It ends with 0 when all of them got their own answers, and let go of what they inherited.
@@ -20,12 +20,12 @@ from fan.testing.contracts.server import make_app
 CALLS = 50
 
 
-def main(registry: str, folder: str, scheme: str, made_by: str = "") -> int:
+def main(registry: str, folder: str, scheme: str, made_by: str = "", more: str = "{}") -> int:
     """Call, fork, call; the number of processes that failed."""
     leaked: list[str] = []
     warnings.simplefilter("error", ResourceWarning)
     sys.unraisablehook = lambda found: leaked.append(f"{found.exc_value!r}")
-    app = make_app(registry, folder, scheme, made_by)
+    app = make_app(registry, folder, scheme, made_by, more)
     check(app, 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of a fork with threads

@@ -77,6 +77,12 @@ class Harness:
 
         return transport_class(self.scheme)
 
+    def broker(self, world: World) -> dict[str, Any]:
+        """Settings that name the broker of one world, which shares its queues with no other: a
+        virtual host, a database or a file of its own. What has to be undone goes to
+        `world.on_close`. Asked once per world; server processes get the same."""
+        return {}
+
     def connect(self, address: Address) -> socket.socket:
         """A bare connection to a server, for what no client of fan would send."""
         parts = urlsplit(address.url)
@@ -149,11 +155,24 @@ class World:
         self._local: App | None = None
         #: What records the spans of the Apps that are made from here on.
         self.tracer: Tracer | None = None
+        #: Settings that name the broker, for those transports that have one.
+        self.broker: dict[str, Any] = {}
+        try:
+            if harness.transport_class().is_shared:
+                self.broker["queue"] = harness.scheme
+            self.broker.update(harness.broker(self))
+        except BaseException:
+            self.close()
+            raise
+
+    def on_close(self, undo: Callable[[], object]) -> None:
+        """Have something done when this world is closed, before what was asked for earlier."""
+        self._stack.callback(undo)
 
     def settings(self, **changes: Any) -> Settings:
         """Settings of this world, strict about local calls."""
         usual: dict[str, Any] = {"runtime_dir": f"{self.folder}/run", "strict_local": True}
-        return Settings(**{**usual, **changes})
+        return Settings(**{**usual, **self.broker, **changes})
 
     def app(self, *services: Probe, on_file: bool = False, **settings: Any) -> App:
         """An App that knows the transport under test and the errors of the probes. `on_file` puts

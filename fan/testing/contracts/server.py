@@ -1,14 +1,16 @@
 """A server process for the faults of the transport contract.
 
-    python -m fan.testing.contracts.server REGISTRY FOLDER BIND [MODULE:ATTRIBUTE]
+    python -m fan.testing.contracts.server REGISTRY FOLDER BIND [MODULE:ATTRIBUTE [SETTINGS]]
 
 It serves one `probe` on the registry until its standard input ends, and writes a line for what it
 does: `ready INSTANCE`, then `entered TAG` for each handler that waits. MODULE:ATTRIBUTE makes the
-transport that is no plug-in, as `TransportContract.make` does.
+transport that is no plug-in, as `TransportContract.make` does; it may be empty. SETTINGS are
+further ones, as JSON.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from importlib import import_module
@@ -18,9 +20,12 @@ from fan.settings import Settings
 from fan.testing.contracts.probe import OutOfStock, Probe, TooShort
 
 
-def make_app(registry: str, folder: str, scheme: str, made_by: str, *services: Probe) -> App:
-    """An App of this process on a shared registry; `made_by` may be empty."""
-    settings = Settings(registry=registry, runtime_dir=folder)
+def make_app(
+    registry: str, folder: str, scheme: str, made_by: str, more: str, *services: Probe
+) -> App:
+    """An App of this process on a shared registry; `made_by` may be empty, `more` are settings as
+    JSON."""
+    settings = Settings(registry=registry, runtime_dir=folder, **json.loads(more))
     transports = None
     if made_by:
         module, _, name = made_by.partition(":")
@@ -28,7 +33,7 @@ def make_app(registry: str, folder: str, scheme: str, made_by: str, *services: P
     return App(*services, settings=settings, transports=transports, errors=(OutOfStock, TooShort))
 
 
-def main(registry: str, folder: str, bind: str, made_by: str = "") -> None:
+def main(registry: str, folder: str, bind: str, made_by: str = "", more: str = "{}") -> None:
     """Serve until standard input ends."""
     service = Probe()
 
@@ -38,7 +43,7 @@ def main(registry: str, folder: str, bind: str, made_by: str = "") -> None:
 
     telling = threading.Thread(target=tell)
     telling.start()
-    app = make_app(registry, folder, bind.partition("=")[0], made_by, service)
+    app = make_app(registry, folder, bind.partition("=")[0], made_by, more, service)
     app.start((bind,))
     _write(f"ready {service.instance_id}")
     sys.stdin.read()

@@ -7,11 +7,11 @@ Subclass it in a test module, and say what the transport is::
         drip = b"the beginning of a reply of mine"
         gates = {"test_a_push_returns_once_accepted_and_is_handled_once": "mine cannot push"}
 
-`scheme`, `bind`, `make`, `is_authenticated`, `drip` and the hooks `connect` and `listen` are
-explained in `harness.Harness`. A behaviour that does not apply stands in `gates` with its reason:
-nothing is skipped silently, a gate without a test of that name is an error, and so is one for an
-ability that the transport claims to have (`Transport.can`). A behaviour with a form of its own is
-overridden instead.
+`scheme`, `bind`, `make`, `is_authenticated`, `drip` and the hooks `broker`, `connect` and `listen`
+are explained in `harness.Harness`. A behaviour that does not apply stands in `gates` with its
+reason: nothing is skipped silently, a gate without a test of that name is an error, and so is one
+for an ability that the transport claims to have (`Transport.can`). A behaviour with a form of its
+own is overridden instead.
 
 Needs pytest. All tests work on Apps: servers and clients with the registry in memory, and server
 processes on a registry file for the faults.

@@ -19,6 +19,7 @@ from fan.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from fan.sqlite.kind import Kind
 
 #: File systems of other machines, as the mount table names them: their locks are no locks, and
 #: SQLite's shared memory does not reach across machines. https://www.sqlite.org/wal.html
@@ -48,13 +49,14 @@ def primary(error: sqlite3.Error) -> int:
 
 
 def translate(
-    error: sqlite3.Error, path: str, *, is_write: bool, executed: Executed = "no"
+    error: sqlite3.Error, path: str, what: Kind, *, is_write: bool, executed: Executed = "no"
 ) -> FanError:
     """The error of fan for one of SQLite. `executed` is what is known of the write."""
     kind, sentence, reason = _TABLE.get(primary(error), _OTHER)
-    message = sentence.format(path=path, did="changed" if is_write else "read", error=error)
+    did = "changed" if is_write else "read"
+    message = sentence.format(path=path, did=did, error=error, noun=what.noun, loss=what.loss)
     return kind(
-        f"the registry {message}",
+        f"the {what.noun} {message}",
         reason=reason,
         executed=executed,
         details={"path": path, "sqlite": getattr(error, "sqlite_errorname", "")},
@@ -63,17 +65,14 @@ def translate(
 
 _DAMAGED = (
     DataLoss,
-    (
-        "{path} is damaged ({error}): move it away, or restore it from a backup; services register "
-        "again by themselves"
-    ),
+    ("{path} is damaged ({error}): move it away, or restore it from a backup; {loss}"),
     "corrupt",
 )
 _READ_ONLY = (
     PermissionDenied,
     (
         "{path} is read-only for this user: give the user write permission to the file and its "
-        "folder, or use another registry"
+        "folder, or use another {noun}"
     ),
     "read_only",
 )
@@ -93,7 +92,7 @@ _TABLE: dict[int, tuple[type[FanError], str, str]] = {
         Unavailable,
         (
             "{path} cannot be opened: see that its folder exists and that this user may read and "
-            "write there, or use another registry"
+            "write there, or use another {noun}"
         ),
         "cannot_open",
     ),
@@ -119,31 +118,32 @@ _TABLE: dict[int, tuple[type[FanError], str, str]] = {
 }
 
 
-def translate_os(error: OSError, path: str) -> FanError:
+def translate_os(error: OSError, path: str, what: Kind) -> FanError:
     """The error of fan for one of the file system, nothing having been changed."""
     details = {"path": path, "errno": errno.errorcode.get(error.errno or 0, "")}
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return PermissionDenied(
-            f"the registry may not use {path} ({error.strerror}): give this user permission to "
-            "read and write there, or use another registry",
+            f"the {what.noun} may not use {path} ({error.strerror}): give this user permission to "
+            f"read and write there, or use another {what.noun}",
             reason="read_only",
             details=details,
         )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceExhausted(
-            f"the registry cannot write {path}, its disk is full: free some space, and try again",
+            f"the {what.noun} cannot write {path}, its disk is full: free some space, and try "
+            "again",
             reason="disk_full",
             details=details,
         )
     return Unavailable(
-        f"the registry cannot use {path} ({error.strerror}): see that its folder is there and "
-        "usable, or use another registry",
+        f"the {what.noun} cannot use {path} ({error.strerror}): see that its folder is there and "
+        f"usable, or use another {what.noun}",
         reason="cannot_open",
         details=details,
     )
 
 
-def refuse_network(path: str, mounts: str) -> None:
+def refuse_network(path: str, mounts: str, what: Kind) -> None:
     """Raise FailedPrecondition where `path` lies on a file system of another machine. `mounts` is
     the table to look it up in (/proc/self/mountinfo); without one, nothing is known and nothing
     refused."""
@@ -161,8 +161,8 @@ def refuse_network(path: str, mounts: str) -> None:
             name = kind.split(" ", 1)[0]
             if name in NETWORK:
                 raise FailedPrecondition(
-                    f"the registry {path} lies on a network file system ({name}), where file locks "
-                    "do not hold: use a file on a local disk",
+                    f"the {what.noun} {path} lies on a network file system ({name}), where file "
+                    "locks do not hold: use a file on a local disk",
                     reason="network_file_system",
                     details={"path": path, "file_system": name},
                 )

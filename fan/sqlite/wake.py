@@ -1,11 +1,11 @@
-"""Being woken when the registry file may have changed.
+"""Being woken when a file may have changed.
 
 On Linux by inotify: on the write-ahead log, which every commit writes; on the folder, for a log or
-a registry that appears or is replaced; on the folder of lock files, whose descriptors the kernel
+a file that appears or is replaced; on the folder of lock files, whose descriptors the kernel
 closes when a process dies. Elsewhere by looking every 50 ms (about 4 ms of CPU per second).
 
 A wake-up comes early: the log is written before the commit can be seen, and a dead process' file is
-closed before its lock is free. Whoever is woken looks several times (`fan.stores.sqlite_watch`).
+closed before its lock is free. Whoever is woken looks several times (`TRAIL`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,15 @@ import os
 import select
 import sys
 import threading
+import time
 from typing import Protocol
 
-from fan.stores import locks
+from fan.sqlite import locks
+
+#: Seconds after a wake-up at which to look again: a commit can be seen only after it reached the
+#: disk, and a lock is free only after its file was closed. Whatever takes longer than all of them
+#: waits for the next look that nobody asked for.
+TRAIL = (0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.004, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 
 #: Seconds between two looks where nobody wakes us.
 _POLL = 0.05
@@ -44,6 +50,15 @@ class Waker(Protocol):
     def interrupt(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+def wait(waker: Waker, delay: float) -> News:
+    """Wait for news, at most `delay` seconds."""
+    if delay < 0.001:
+        # Finer than poll can wait; nobody minds to be interrupted that much later.
+        time.sleep(delay)
+        delay = 0.0
+    return waker.wait(delay)
 
 
 def waker(path: str, lock_folder: str) -> Waker:

@@ -1,8 +1,8 @@
-"""A connection to the registry file: opened when first used, and again when it has to be.
+"""A connection to a file: opened when first used, and again when it has to be.
 
 SQLite must not cross a fork (https://www.sqlite.org/howtocorrupt.html, 2.6): the child would take
 its parent's locks for its own. So a connection is closed before a fork and opened again, by whoever
-needs it, on either side. A file that was replaced (`mv`, `rm`) is another registry: the path's
+needs it, on either side. A file that was replaced (`mv`, `rm`) is another one: the path's
 inode is looked at before each use.
 """
 
@@ -14,31 +14,46 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 
 from fan.errors import DeadlineExceeded, Executed, FailedPrecondition, PermissionDenied
-from fan.stores import sqlite_schema as schema
-from fan.stores.sqlite_errors import is_busy, primary, refuse_network, translate, translate_os
+from fan.sqlite import schema
+from fan.sqlite.errors import is_busy, primary, refuse_network, translate, translate_os
+from fan.sqlite.kind import Kind
+
+#: The table of mounted file systems, which tells a network file system from a local one.
+MOUNTS = "/proc/self/mountinfo"
 
 #: Seconds that a fork waits for a thread that is using the connection.
 _FORK_PATIENCE = 1.0
 
+#: Seconds before a writer asks for the lock again, at least; at most five times that.
+_AGAIN = 0.002
+
 #: Connections that a child could not close before it was forked. Closing them there could remove
 #: what the parent still writes, so they stay open and unused until the child ends.
 _STRANDED: list[sqlite3.Connection] = []
+
+#: The channels that a fork has to pass by.
+_CHANNELS: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
 class Channel:
     """One connection, used by one thread at a time.
 
     `mounts` is the mount table. With `makes_folder` the first write makes the file's folder, else
-    the folder has to be there: a path with a typing error is no new registry. `opened` counts how
+    the folder has to be there: a path with a typing error is no new file. `opened` counts how
     often the connection was opened: what somebody compared with its state (`PRAGMA data_version`)
     holds for one opening.
     """
 
-    def __init__(self, path: str, mounts: str, *, makes_folder: bool = False) -> None:
+    def __init__(
+        self, path: str, kind: Kind, mounts: str = MOUNTS, *, makes_folder: bool = False
+    ) -> None:
         self.path = path
+        self._kind = kind
+        self._noun = kind.noun
         self._makes_folder = makes_folder
         self.opened = 0
         self._mounts = mounts
@@ -50,6 +65,7 @@ class Channel:
         self._is_frozen = False
         self._is_closed = False
         self._is_stopped_for_fork = False
+        _CHANNELS.add(self)
 
     @property
     def is_open(self) -> bool:
@@ -57,7 +73,7 @@ class Channel:
 
     @contextlib.contextmanager
     def reading(self, deadline: float) -> Iterator[sqlite3.Connection | None]:
-        """A transaction that sees one state; None where there is no registry yet. Raises
+        """A transaction that sees one state; None where there is no file yet. Raises
         FanError."""
         with self._locked(deadline):
             try:
@@ -70,7 +86,7 @@ class Channel:
                 db.execute("COMMIT")
             except sqlite3.Error as error:
                 self._fail(error)
-                raise translate(error, self.path, is_write=False) from error
+                raise translate(error, self.path, self._kind, is_write=False) from error
             finally:
                 self._settle()
 
@@ -84,7 +100,7 @@ class Channel:
                 db = self._ready(deadline, creates=True)
                 assert db is not None
                 db.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
-                db.execute("BEGIN IMMEDIATE")
+                _begin(db, deadline)
                 yield db
                 # A failed sync leaves it open whether the log holds the commit after a crash.
                 executed = "maybe"
@@ -93,7 +109,9 @@ class Channel:
                 self._fail(error)
                 if primary(error) != sqlite3.SQLITE_IOERR:
                     executed = "no"
-                raise translate(error, self.path, is_write=True, executed=executed) from error
+                raise translate(
+                    error, self.path, self._kind, is_write=True, executed=executed
+                ) from error
             finally:
                 self._settle()
 
@@ -103,18 +121,18 @@ class Channel:
             self._is_closed = True
             self._drop()
 
-    def before_fork(self) -> None:
+    def _before_fork(self) -> None:
         """Close the connection and keep every thread from using it until the fork is over."""
         self._is_stopped_for_fork = self._enter(time.monotonic() + _FORK_PATIENCE)
         if self._is_stopped_for_fork and self._db is not None and not self._db.in_transaction:
             self._drop()
 
-    def after_fork_in_parent(self) -> None:
+    def _after_fork_in_parent(self) -> None:
         if self._is_stopped_for_fork:
             self._is_stopped_for_fork = False
             self._lock.release()
 
-    def after_fork_in_child(self) -> None:
+    def _after_fork_in_child(self) -> None:
         if self._db is not None:
             _STRANDED.append(self._db)
             self._db = None
@@ -135,12 +153,12 @@ class Channel:
     def _locked(self, deadline: float) -> Iterator[None]:
         if not self._enter(deadline):
             raise DeadlineExceeded(
-                f"no time was left to use the registry {self.path}", executed="no"
+                f"no time was left to use the {self._noun} {self.path}", executed="no"
             )
         try:
             if time.monotonic() >= deadline:
                 raise DeadlineExceeded(
-                    f"no time was left to use the registry {self.path}", executed="no"
+                    f"no time was left to use the {self._noun} {self.path}", executed="no"
                 )
             yield
         finally:
@@ -148,8 +166,8 @@ class Channel:
 
     def _ready(self, deadline: float, *, creates: bool) -> sqlite3.Connection | None:
         if self._is_closed:
-            raise FailedPrecondition(f"the registry {self.path} was closed by this process")
-        inode = schema.inode_of(self.path)
+            raise FailedPrecondition(f"the {self._noun} {self.path} was closed by this process")
+        inode = schema.inode_of(self.path, self._kind)
         if self._db is not None and inode != self._inode:
             self._drop()
         if self._db is None:
@@ -165,26 +183,28 @@ class Channel:
         folder = os.path.dirname(self.path)
         if creates and not os.path.isdir(folder):
             if not self._makes_folder:
-                raise _no_folder(self.path, folder)
+                raise _no_folder(self.path, folder, self._noun)
             try:
                 os.makedirs(folder, mode=0o700, exist_ok=True)
             except OSError as error:
-                raise translate_os(error, folder) from error
+                raise translate_os(error, folder, self._kind) from error
         if os.path.isdir(self.path):
-            raise translate_os(IsADirectoryError(errno.EISDIR, "it is a folder"), self.path)
-        refuse_network(self.path if os.path.exists(self.path) else folder, self._mounts)
+            raise translate_os(
+                IsADirectoryError(errno.EISDIR, "it is a folder"), self.path, self._kind
+            )
+        refuse_network(self.path if os.path.exists(self.path) else folder, self._mounts, self._kind)
         db, is_frozen = self._connect(deadline, creates=creates)
         try:
-            if not schema.is_ready(db, self.path):
+            if not schema.is_ready(db, self.path, self._kind):
                 if not creates:
                     db.close()
                     return
-                schema.create(db, self.path, deadline)
+                schema.create(db, self.path, self._kind, deadline)
         except BaseException:
             db.close()
             raise
         self._db, self._is_frozen = db, is_frozen
-        self._inode = schema.inode_of(self.path)
+        self._inode = schema.inode_of(self.path, self._kind)
         self.opened += 1
 
     def _connect(self, deadline: float, *, creates: bool) -> tuple[sqlite3.Connection, bool]:
@@ -221,8 +241,8 @@ class Channel:
         else:
             return
         raise PermissionDenied(
-            f"the registry {self.path} may not be {'written' if creates else 'read'}: this user "
-            f"has no permission for {lacking}; give it, or use another registry",
+            f"the {self._noun} {self.path} may not be {'written' if creates else 'read'}: this "
+            f"user has no permission for {lacking}; give it, or use another {self._noun}",
             reason="read_only",
             details={"path": lacking},
         )
@@ -248,10 +268,29 @@ class Channel:
                 db.close()
 
 
-def _no_folder(path: str, folder: str) -> FailedPrecondition:
+def _begin(db: sqlite3.Connection, deadline: float) -> None:
+    """Take the lock to write, trying again until the deadline. SQLite's own waiting sleeps longer
+    and longer, up to 100 ms: a hundred who write at once leave the lock free for most of a
+    second."""
+    db.execute("PRAGMA busy_timeout = 0")
+    while True:
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            break
+        except sqlite3.Error as error:
+            left = deadline - time.monotonic()
+            if not is_busy(error) or left <= 0:
+                raise
+        # Not all at the same moment; `random` is an import that a start would feel.
+        time.sleep(min(left, _AGAIN * (1 + os.urandom(1)[0] / 64)))
+    wait = int(max(1.0, (deadline - time.monotonic()) * 1000))
+    db.execute(f"PRAGMA busy_timeout = {wait}")
+
+
+def _no_folder(path: str, folder: str, noun: str) -> FailedPrecondition:
     return FailedPrecondition(
-        f"the registry {path} cannot be made: there is no folder {folder}; make it (mkdir -p), or "
-        "use another registry",
+        f"the {noun} {path} cannot be made: there is no folder {folder}; make it (mkdir -p), or "
+        f"use another {noun}",
         reason="no_folder",
         details={"path": folder},
     )
@@ -262,3 +301,18 @@ def _has_log(path: str) -> bool:
         return os.stat(path + "-wal").st_size > 0
     except OSError:
         return False
+
+
+def _each(act: Callable[[Channel], None]) -> Callable[[], None]:
+    def run() -> None:
+        for channel in tuple(_CHANNELS):
+            act(channel)
+
+    return run
+
+
+os.register_at_fork(
+    before=_each(Channel._before_fork),
+    after_in_parent=_each(Channel._after_fork_in_parent),
+    after_in_child=_each(Channel._after_fork_in_child),
+)

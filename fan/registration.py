@@ -1,0 +1,224 @@
+"""Being registered: the instances that this process holds, bound to its session, and written again
+when the registry gave that up.
+
+Keys of the store that live here: records `inst` named `<service>/<id>`, `iface` and `unique` named
+`<service>/<version>`; objects `route/<service>` are written when a service is adopted.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import msgspec
+
+from fan.errors import Aborted, AlreadyExists, FanError, Unavailable
+from fan.model import WHOLE, Instance, Interface, Route
+from fan.readings import INSTANCE, INTERFACE, ROUTE, UNIQUE, decode_route, safely
+from fan.stores.base import Change, Hint, Plan, Session, Store
+
+#: Seconds between two tries to register again while the registry is down.
+_LONGEST_WAIT = 5.0
+#: Seconds between two looks of who stands by that nobody asked for.
+IDLE = 30.0
+
+
+class Registrar:
+    """Registers instances, and keeps them registered."""
+
+    def __init__(self, store: Callable[[], Store], timeout: float = 5.0) -> None:
+        self._open = store
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._session: Session | None = None
+        self._held: dict[str, Instance] = {}
+        self._is_closed = threading.Event()
+        #: Wakes who stands by.
+        self._wake = threading.Event()
+
+    def register(
+        self,
+        instance: Instance,
+        interface: Interface,
+        *,
+        is_lasting: bool = False,
+        deadline: float | None = None,
+    ) -> None:
+        """Make an instance and its interface known; one without methods leaves another alone. What
+        is not `is_lasting` is gone with this process. Raises AlreadyExists (duplicate_id) for an id
+        that a live instance holds."""
+        deadline = self._deadline(deadline)
+        store = self._open()
+        key = f"{interface.service}/{interface.version}"
+        if is_lasting:
+            name, body = f"{instance.service}/{instance.id}", msgspec.json.encode(instance)
+            store.put(INSTANCE, name, body, is_new=True, deadline=deadline)
+        else:
+            self._put(instance, is_new=True, deadline=deadline)
+            self._held[instance.id] = instance
+        if not interface.methods and any(
+            record.name == key for record in store.list(INTERFACE, key, deadline=deadline)
+        ):
+            return
+        store.put(INTERFACE, key, msgspec.json.encode(interface), deadline=deadline)
+
+    def register_when_free(self, instance: Instance, interface: Interface) -> None:
+        """The same, once nobody else has the id, or the place of a `unique` service. Raises what
+        keeps the registry from being read."""
+        store, has_waited = self._open(), False
+
+        def wake(hint: Hint) -> None:
+            self._wake.set()
+
+        with closing(store.watch(INSTANCE, wake)), closing(store.watch(UNIQUE, wake)):
+            while True:
+                self._wake.clear()
+                try:
+                    self.register(instance, interface)
+                    return
+                except AlreadyExists as exc:
+                    if not has_waited:
+                        _log().warning("%s stands by: %s", instance.service, exc)
+                    has_waited = True
+                self._wake.wait(IDLE)
+
+    def update(self, instance: Instance, *, deadline: float | None = None) -> None:
+        """Write a registered instance again, its state changed."""
+        if instance.id in self._held:
+            self._held[instance.id] = instance  # first: who registers again meanwhile writes this
+        self._put(instance, is_new=False, deadline=self._deadline(deadline))
+
+    def deregister(self, instance_id: str, *, deadline: float | None = None) -> None:
+        """Forget an instance of ours; an unknown id is ignored."""
+        instance = self._held.pop(instance_id, None)
+        if instance is not None:
+            self._delete(instance, self._deadline(deadline))
+
+    def _delete(self, instance: Instance, deadline: float) -> None:
+        session = self._session
+        names = {INSTANCE: f"{instance.service}/{instance.id}"}
+        if _is_unique(instance):
+            names[UNIQUE] = f"{instance.service}/{instance.version}"
+        for kind, name in names.items():
+            self._open().delete(kind, name, session=session, deadline=deadline)
+
+    def adopt(
+        self,
+        service: str,
+        version: str,
+        *,
+        force: bool = False,
+        who: str = "",
+        host: str = "",
+        deadline: float | None = None,
+    ) -> bool:
+        """Give an unrouted service its first route, to `version`; with `force` move an existing
+        route. Returns whether it changed. A race with another first version is lost quietly."""
+        deadline = self._deadline(deadline)
+        store, name = self._open(), ROUTE + service
+        while True:
+            pinned = store.read([name], deadline=deadline).objects.get(name)
+            if pinned is not None and not force:
+                return False
+            body = msgspec.json.encode(Route(versions={version: WHOLE}))
+            if pinned is not None and pinned.body is not None:
+                # One that is damaged has nothing to keep.
+                old = safely(decode_route, pinned.body) or Route()
+                body = msgspec.json.encode(msgspec.structs.replace(old, versions={version: WHOLE}))
+            change = Change(object=name, body=body, from_rev=pinned.rev if pinned else 0)
+            plan = Plan(changes=(change,), verb="adopt", who=who, host=host,
+                        reason=f"{service} {version} started")  # fmt: skip
+            try:
+                return store.commit(plan, deadline=deadline).is_changed
+            except Aborted:
+                if time.monotonic() >= deadline:
+                    raise
+
+    def _put(self, instance: Instance, *, is_new: bool, deadline: float) -> None:
+        store = self._open()
+        with self._lock:
+            if self._is_closed.is_set():
+                raise Unavailable("this App is closed", reason="session_lost")
+            if self._session is None or not self._session.is_alive:
+                self._session = store.open_session(on_lost=self._on_lost, deadline=deadline)
+            session = self._session
+        body, name = msgspec.json.encode(instance), f"{instance.service}/{instance.id}"
+        if _is_unique(instance):
+            self._claim(store, instance, session, is_new, deadline)
+        store.put(INSTANCE, name, body, session=session, is_new=is_new, deadline=deadline)
+
+    def _claim(
+        self, store: Store, instance: Instance, session: Session, is_new: bool, deadline: float
+    ) -> None:
+        """Be the one live instance of a `unique` service and version, or raise AlreadyExists. An
+        exclusive record decides: of two that look at the list at once, both would see nobody."""
+        name, body = f"{instance.service}/{instance.version}", instance.id.encode()
+        try:
+            store.put(UNIQUE, name, body, session=session, is_new=is_new, deadline=deadline)
+        except AlreadyExists as exc:
+            records = store.list(UNIQUE, name, deadline=deadline)
+            holder = next((r.body.decode() for r in records if r.name == name), "another")
+            raise AlreadyExists(
+                f"{instance.service} {instance.version} is unique and runs as {holder}",
+                reason="duplicate_id",
+            ) from exc
+
+    def _on_lost(self) -> None:
+        """The store gave our session up: register again, with the latest data. The calling
+        thread is the store's and must go on: what does not work at once is tried by a thread of our
+        own."""
+        if not self._register_again():
+            thread = threading.Thread(target=self._keep_trying, name="fan-register", daemon=True)
+            thread.start()
+
+    def _keep_trying(self) -> None:
+        wait = 0.1
+        while not self._is_closed.wait(wait) and not self._register_again():
+            wait = min(wait * 2, _LONGEST_WAIT)
+
+    def _register_again(self) -> bool:
+        """Whether all that we hold could be written again."""
+        is_done = True
+        for instance_id in list(self._held):
+            try:
+                self._put_again(instance_id)
+            except FanError:
+                is_done = False
+        return is_done
+
+    def _put_again(self, instance_id: str) -> None:
+        """Write what is held of an instance, until that is what was written: it may change or be
+        deregistered meanwhile."""
+        written: Instance | None = None
+        while (instance := self._held.get(instance_id)) is not written:
+            if instance is None:
+                assert written is not None
+                self._delete(written, self._deadline(None))
+                return
+            self._put(instance, is_new=False, deadline=self._deadline(None))
+            written = instance
+
+    def leave(self) -> None:
+        """End the session: what is registered is gone."""
+        self._is_closed.set()
+        self._wake.set()
+        with self._lock:
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def _deadline(self, deadline: float | None) -> float:
+        return time.monotonic() + self._timeout if deadline is None else deadline
+
+
+def _log() -> Any:
+    import logging
+
+    return logging.getLogger("fan")
+
+
+def _is_unique(instance: Instance) -> bool:
+    return instance.meta.get("unique") == "true"

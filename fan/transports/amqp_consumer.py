@@ -1,0 +1,170 @@
+"""One queue that is consumed, on a channel of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from fan.errors import FanError
+from fan.transports.amqp_failures import NOT_FOUND, Refused, refused
+from fan.transports.amqp_link import DELAY, MAX_DELAY, Link, Part
+from fan.transports.amqp_loop import guarded
+from fan.transports.amqp_names import Spec
+from fan.transports.amqp_steps import make, run
+
+
+class Delivery:
+    """A message in hand. What is said of it goes over the channel that it came by, or nowhere: once
+    that is closed the broker has given the message to somebody else."""
+
+    __slots__ = ("_channel", "_tag", "body", "is_redelivered", "is_settled", "properties")
+
+    def __init__(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        self._channel = channel
+        self._tag = method.delivery_tag
+        self.is_redelivered: bool = method.redelivered
+        self.properties = properties
+        self.body = body
+        self.is_settled = False
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the broker still counts it as in hand here."""
+        return not self.is_settled and bool(self._channel.is_open)
+
+    def ack(self) -> None:
+        """It is done with."""
+        if self.is_ours:
+            self.is_settled = True
+            self._channel.basic_ack(self._tag)
+
+    def give_back(self) -> None:
+        """Have it delivered again, which counts as a delivery."""
+        if self.is_ours:
+            self.is_settled = True
+            self._channel.basic_nack(self._tag, requeue=True)
+
+
+class Consumer(Part):
+    """Takes from a queue, and goes on doing so when the connection, the channel or the queue was
+    lost. `take` gets each delivery, in the link's thread. `spec` is asked anew each time."""
+
+    is_lasting = True
+
+    def __init__(
+        self, link: Link, spec: Callable[[], Spec], prefetch: int, take: Callable[[Delivery], None]
+    ) -> None:
+        super().__init__(link)
+        self._spec = spec
+        self._prefetch = prefetch
+        self._take = take
+        self._tag = ""
+        self._current = Spec("")
+        self._stopping: Callable[[], None] | None = None
+        #: The queue that is consumed.
+        self.queue = ""
+        #: Done once it consumes, or could not for the first time.
+        self.opened: Future[None] = Future()
+
+    def __repr__(self) -> str:
+        return f"<Consumer {self.queue or 'of nothing'} {'open' if self.channel else 'closed'}>"
+
+    def stop(self, done: Callable[[], None]) -> None:
+        """Take nothing new; `done` is called once nothing more comes. What is in hand can still be
+        settled until the part leaves."""
+        self._tell(None)
+        if self.channel is None or self._stopping is not None:
+            self._has_left = self.channel is None
+            done()
+            return
+        self._stopping = done
+        self.channel.basic_cancel(self._tag, callback=guarded(lambda _: self._stopped()))
+        # pika rejects what still comes, and a rejected call counts as one that may have run.
+        self.channel._cancelled.discard(self._tag)
+
+    def _stopped(self) -> None:
+        done, self._stopping = self._stopping, _nothing
+        if done is not None:
+            done()
+
+    def prepare(self, channel: Any) -> None:
+        if self._stopping is not None:
+            return
+        spec = self._current = self._spec()
+        self.queue = spec.name
+        made = run(self.link, partial(make, spec=spec))
+        made.add_done_callback(lambda made: self._made(channel, made))
+
+    def _made(self, channel: Any, made: Future[None]) -> None:
+        if channel is not self._opening or not channel.is_open or self._has_left:
+            return
+        exc = made.exception()
+        if exc is not None:
+            self._explain(exc)
+            self._delay = max(self._delay, DELAY)
+            channel.close()  # and once more, after a while
+            return
+        channel.add_on_cancel_callback(guarded(lambda _: self._cancelled(channel)))
+        channel.basic_qos(prefetch_count=self._prefetch)
+        self._tag = channel.basic_consume(
+            self.queue,
+            guarded(self._delivered),
+            callback=guarded(lambda _: self._consuming(channel)),
+        )
+
+    def _explain(self, exc: BaseException) -> None:
+        """Tell why the queue cannot be made, unless it was only left by its last consumer in that
+        moment, and gone with it."""
+        if isinstance(exc, Refused):
+            if exc.code == NOT_FOUND:
+                return
+            exc = refused(self.link.url, f"to make {self.queue}", exc)
+        self._tell(exc)
+
+    def _consuming(self, channel: Any) -> None:
+        if channel is not self._opening:
+            return
+        # Whoever was the last to leave a queue takes its binding away first, and looks once more
+        # for others; so it is bound once more by who is known to be there.
+        spec = self._current
+        for key in spec.keys:
+            channel.queue_bind(spec.name, spec.exchange, key)
+        self.ready()
+        self._tell(None)
+
+    def _cancelled(self, channel: Any) -> None:
+        """Somebody deleted the queue."""
+        if channel.is_open:
+            self._delay = max(self._delay, DELAY)
+            channel.close()
+
+    def _delivered(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        self._take(Delivery(channel, method, properties, body))
+
+    def broken(self, reason: BaseException) -> None:
+        if self._stopping is not None:
+            self._has_left = True
+            self._stopped()
+
+    def refused(self, failure: FanError) -> None:
+        self._tell(failure)
+        if self.link.state == "closed":
+            self.broken(failure)
+
+    def _tell(self, exc: BaseException | None) -> None:
+        with suppress(InvalidStateError):
+            if exc is None:
+                self.opened.set_result(None)
+            else:
+                self.opened.set_exception(exc)
+
+    def _closed(self, channel: Any, reason: BaseException) -> None:
+        super()._closed(channel, reason)
+        self._delay = min(MAX_DELAY, max(self._delay, DELAY))
+
+
+def _nothing() -> None:
+    """What is called where nobody waits."""

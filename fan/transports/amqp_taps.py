@@ -1,0 +1,234 @@
+"""What stands behind one consumed queue: deliveries become jobs, jobs go to the workers, and a
+drain gives back what was not begun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from fan.errors import Unavailable
+from fan.message import Request
+from fan.transports.amqp_consumer import Consumer, Delivery
+from fan.transports.amqp_deliveries import PostJob, Tray
+from fan.transports.amqp_names import Spec
+from fan.transports.amqp_replies import CallJob
+from fan.transports.amqp_steps import Desk, Steps, run
+from fan.transports.amqp_watch import answer
+from fan.transports.amqp_wire import copy_of
+from fan.transports.base import Handler, Served
+
+if TYPE_CHECKING:
+    from fan.transports.amqp_broker import Broker
+
+#: Seconds between two looks at a queue that is about to be left.
+_LOOK = 0.01
+
+
+class Tap:
+    """One consumed queue. All but `opened` and `finished` belongs to the link's thread."""
+
+    def __init__(self, broker: Broker, spec: Callable[[], Spec]) -> None:
+        self._broker = broker
+        self._link = broker.link
+        self._consumer = Consumer(broker.link, spec, broker.slots, self._take)
+        #: What came and was not over yet.
+        self._flying = 0
+        self.is_draining = False
+        self._has_stopped = False
+        #: Done once the queue is consumed, or could not be at first.
+        self.opened: Future[None] = self._consumer.opened
+        #: Done once it is drained and nothing is in hand.
+        self.finished: Future[None] = Future()
+
+    def open(self) -> None:
+        """Begin to consume."""
+        self._link.add(self._consumer)
+
+    def drain(self) -> None:
+        """Take nothing new, give back what was not begun."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Leave; what is still in hand goes back to its queue."""
+        self._link.remove(self._consumer)
+        self._has_stopped = True
+        self._finish()
+
+    def _take(self, delivery: Delivery) -> None:
+        raise NotImplementedError
+
+    def over(self) -> None:
+        """One of those in hand is done with."""
+        self._flying -= 1
+        if self._has_stopped and self._flying <= 0:
+            self._finish()
+
+    def _stopped(self) -> None:
+        self._has_stopped = True
+        if self._flying <= 0:
+            self._finish()
+
+    def _finish(self) -> None:
+        with suppress(InvalidStateError):
+            self.finished.set_result(None)
+
+
+class CallTap(Tap):
+    """Calls: of a version, of whichever version is routed, or of one instance."""
+
+    def __init__(
+        self, broker: Broker, spec: Callable[[], Spec], served: Served, handler: Handler
+    ) -> None:
+        super().__init__(broker, spec)
+        self._spec = spec
+        #: Whom it is handled by; may change.
+        self.served = served
+        self._handler = handler
+        self._held: list[CallJob] = []
+        #: Whether it is settled that others take what is held, or that nobody does.
+        self._others: bool | None = None
+
+    def drain(self) -> None:
+        if self.is_draining:
+            return
+        self.is_draining = True
+        self._held += self._broker.callers.withdraw(self._is_mine)  # type: ignore[arg-type]
+        self._look()
+
+    def _take(self, delivery: Delivery) -> None:
+        self._flying += 1
+        broker = self._broker
+        broker.in_hand.add(delivery.properties.correlation_id)
+        job = CallJob(
+            delivery, self.served, self._handler, broker.replies, broker.max_body, self._job_over
+        )
+        if not self.is_draining:
+            self._broker.callers.offer(job)
+            return
+        self._held.append(job)
+        if self._others is not None:
+            self._let_go()
+
+    def _job_over(self, job: CallJob) -> None:
+        self._broker.in_hand.discard(job.delivery.properties.correlation_id)
+        self.over()
+
+    def _is_mine(self, job: Any) -> bool:
+        return bool(job.over == self._job_over)
+
+    def _look(self) -> None:
+        """The queue goes with its last consumer, and with it the calls that wait there. So whoever
+        is the last lets nothing more come in and refuses what is there, before it leaves."""
+        if self._consumer.channel is None:
+            self._leave(False)
+        else:
+            steps = partial(_shut, spec=self._spec(), is_shut=self._others is False)
+            run(self._link, steps).add_done_callback(self._seen)
+
+    def _seen(self, looked: Future[tuple[int, int]]) -> None:
+        consumers, messages = (1, 0) if looked.exception() is not None else looked.result()
+        if consumers > 1 or not messages:
+            self._leave(consumers > 1)
+        else:
+            self._others = False
+            self._let_go()
+            if self._link.later(_LOOK, self._look) is None:
+                self._leave(False)
+
+    def _leave(self, others: bool) -> None:
+        self._others = others
+        self._let_go()
+        self._consumer.stop(self._stopped)
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, []
+        for job in held:
+            if self._others and job.delivery.is_ours and not job.delivery.is_redelivered:
+                self._pass_on(job)
+            else:
+                service = self.served.service
+                job.refuse(Unavailable(f"{service} is draining", reason="draining"))
+
+    def _pass_on(self, job: CallJob) -> None:
+        """Give a call to the others. Given back, it would count as one that may have run."""
+        delivery = job.delivery
+        copied = copy_of(delivery.properties, self._link.place.user)
+
+        def sent(is_sent: bool) -> None:
+            if is_sent:
+                delivery.ack()
+                self._job_over(job)
+            else:
+                job.refuse(Unavailable("the instance is draining", reason="draining"))
+
+        self._broker.posts.send_on("", self._consumer.queue, copied, delivery.body, sent)
+
+
+def _shut(desk: Desk, spec: Spec, is_shut: bool) -> Steps:
+    """Let nothing more into a queue that nobody else consumes. Returns the number of its consumers,
+    and of the messages that wait there."""
+    counted = yield desk.count(spec.name)
+    if counted.method.consumer_count == 1 and not is_shut:
+        for key in spec.keys:
+            yield desk.unbind(spec.name, spec.exchange, key)
+        counted = yield desk.count(spec.name)
+        if counted.method.consumer_count > 1:  # who came meanwhile may have bound it before
+            for key in spec.keys:
+                yield desk.bind(spec.name, spec.exchange, key)
+    return counted.method.consumer_count, counted.method.message_count
+
+
+class QuestionTap(Tap):
+    """What callers want to know of calls that take long."""
+
+    def drain(self) -> None:
+        """It answers as long as calls are in hand: until it is closed."""
+        self._finish()
+
+    def _take(self, delivery: Delivery) -> None:
+        answer(delivery, self._broker.in_hand, self._broker.replies.send)
+
+
+class PostTap(Tap):
+    """Pushes of a service, or events of a topic."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        spec: Callable[[], Spec],
+        aim: Callable[[Request], Request],
+        handler: Handler,
+        *,
+        is_lasting: bool = True,
+    ) -> None:
+        super().__init__(broker, spec)
+        self._tray = Tray(
+            broker.posts, handler, aim, broker.deliveries, broker.max_body, self.over,
+            is_lasting=is_lasting,
+        )  # fmt: skip
+        self._tray.offer = broker.handlers.offer
+
+    def drain(self) -> None:
+        if self.is_draining:
+            return
+        self.is_draining = True
+        self._consumer.stop(self._stopped)
+        self._tray.hurry()
+        for job in self._broker.handlers.withdraw(self._is_mine):
+            assert isinstance(job, PostJob)
+            job.pass_on()
+
+    def _take(self, delivery: Delivery) -> None:
+        self._flying += 1
+        self._tray.queue = self._consumer.queue
+        job = PostJob(delivery, self._tray)
+        if self.is_draining:
+            job.pass_on()
+        else:
+            self._broker.handlers.offer(job)
+
+    def _is_mine(self, job: Any) -> bool:
+        return job.tray is self._tray

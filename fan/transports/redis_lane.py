@@ -1,0 +1,330 @@
+"""One connection that reads streams for one consumer group, and no faster than messages are
+handled."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from fan.errors import FanError
+from fan.transports.redis_fields import fields_of
+from fan.transports.redis_keys import Source
+from fan.transports.redis_line import Line
+from fan.transports.redis_loop import Loop
+from fan.transports.redis_message import Message
+from fan.transports.redis_pipe import Pipe, call_of
+from fan.transports.redis_replies import Backoff
+from fan.transports.redis_resp import Refusal, Reply, pack, pack_all
+from fan.transports.redis_scripts import MISSED, TAKE
+
+#: Milliseconds that Redis waits for a message before it says that there is none: a sign of life.
+BLOCK = 5000
+#: Seconds before a stream that cannot be read is tried again.
+MEND = 1.0
+
+
+class Desk(Protocol):
+    """Who handles messages. All of it is called in the loop's thread."""
+
+    def read(self, message: Message) -> bool:
+        """Find the request in it. Whether it has to be acknowledged before it is handled."""
+
+    def begin(self, messages: list[Message]) -> None:
+        """Have them handled; `Lane.rest` says that one does not need its place any more."""
+
+    def doubt(self, messages: list[Message]) -> None:
+        """Nobody knows whether they were acknowledged: they are not to be run."""
+
+
+class Lane:
+    """Reads `sources`, all by one group, and has at most `size` messages handled at once."""
+
+    def __init__(
+        self, loop: Loop, pipe: Pipe, desk: Desk, group: str, consumer: str, size: int
+    ) -> None:
+        self.group = group
+        self.consumer = consumer
+        #: What is in hand: (stream, number) -> message.
+        self.in_hand: dict[tuple[str, bytes], Message] = {}
+        self.sources: tuple[Source, ...] = ()
+        self._loop = loop
+        self._pipe = pipe
+        self._desk = desk
+        self._size = size
+        self._line = Line(loop, pipe.place, self)
+        self._lock = threading.Lock()
+        self._used = 0
+        #: What becomes of the replies that are to come, in their order.
+        self._asked: deque[Callable[[Reply], None]] = deque()
+        #: Calls whose acknowledgement is on its way.
+        self._taking: list[Message] = []
+        #: Sources that can be read, by stream.
+        self._readable: dict[bytes, Source] = {}
+        self._is_reading = False
+        #: Places for what the present read may bring.
+        self._room = 0
+        self._is_stopped = False
+        self._is_closed = False
+        self._is_told: set[str] = set()
+        self._backoff = Backoff()
+        #: What is to be done once the present read is over.
+        self._after: list[Callable[[], object]] = []
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.group} {self._line!r} in_hand={len(self.in_hand)}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can come now."""
+        return self._line.is_open
+
+    @property
+    def free(self) -> int:
+        """Messages that may be begun now."""
+        return self._size - self._used
+
+    @property
+    def used(self) -> int:
+        """Messages that wait for a thread or have one."""
+        return self._used
+
+    def rest(self) -> None:
+        """A message does not need its place any more. From any thread."""
+        with self._lock:
+            self._used -= 1
+            is_starving = not self._is_reading
+        if is_starving and not self._is_stopped:
+            self._loop.soon(self.read)
+
+    # In the loop's thread
+
+    def set(self, sources: Sequence[Source], then: Callable[[], object]) -> None:
+        """Read these from now on; `then` is called once that is so, or the connection is not there
+        (then it is so when it is)."""
+        self.sources = tuple(sources)
+        self._readable = {source.stream.encode(): source for source in sources}
+        self._interrupt(then)
+
+    def stop(self, then: Callable[[], object]) -> None:
+        """Read no more; `then` is called once nothing comes any more."""
+        self._is_stopped = True
+        self._interrupt(then)
+
+    def close(self) -> None:
+        """Close the connection for good. In the loop's thread, or after it."""
+        self._is_closed = self._is_stopped = True
+        self._line.close()
+
+    def abandon(self) -> None:
+        """In a forked child: leave the connection to the parent."""
+        self._line.abandon()
+
+    def wait_closed(self, timeout: float) -> None:
+        """Wait for what the connection left running."""
+        self._line.wait_closed(timeout)
+
+    def add(self, source: Source, entries: Sequence[Reply]) -> None:
+        """Take messages that came in another way: [number, fields, deliveries] of each."""
+        found = [self._message(source, *entry) for entry in entries]
+        self._deal(source, [message for message in found if message is not None])
+        if self._is_reading and self.free < self._room:
+            self._interrupt(lambda: None)  # what it waits for would have no place now
+
+    def settled(self, message: Message) -> None:
+        """A message is in hand no more."""
+        self.in_hand.pop((message.source.stream, message.number), None)
+
+    def read(self) -> None:
+        """Ask for messages, as many as there are places for."""
+        if self._line.is_open:
+            data = self._read()
+            if data:
+                self._line.write(data)
+        elif self._readable and not self._is_stopped:
+            self._line.open()
+
+    def line_opened(self) -> None:
+        self._backoff.reset()
+        for source in self.sources:
+            self._recover(source)
+        self.read()
+
+    def line_got(self, replies: list[Reply]) -> None:
+        for reply in replies:
+            if not self._asked:
+                self._line.drop("it answered what nobody asked")
+                return
+            self._asked.popleft()(reply)
+
+    def line_failed(self, why: FanError) -> None:
+        self._ended()
+
+    def line_lost(self, why: str) -> None:
+        self._asked.clear()
+        self._is_reading = False
+        doubtful, self._taking = self._taking, []
+        if doubtful:
+            self._desk.doubt(doubtful)
+        self._ended()
+
+    def _ended(self) -> None:
+        self._over()
+        if not self._is_closed and not self._is_stopped:
+            self._loop.later(self._backoff.next(), self.read)
+
+    def _read(self) -> bytes:
+        """The command for it, empty where it cannot be now."""
+        free = self.free
+        if self._is_reading or self._is_stopped or not self._readable or free <= 0:
+            return b""
+        self._is_reading = True
+        self._asked.append(self._got)
+        streams = self._readable
+        count = max(1, free // len(streams))
+        self._room = min(free, count * len(streams))
+        return pack_all(
+            ("XREADGROUP", "GROUP", self.group, self.consumer, "COUNT", count, "BLOCK", BLOCK,
+             "STREAMS", *streams, *(">" for _ in streams))
+        )  # fmt: skip
+
+    def _got(self, reply: Reply) -> None:
+        self._is_reading = False
+        if isinstance(reply, Refusal):
+            self._over()
+            self._mend(reply)
+            return
+        for stream, entries in reply or ():
+            source = next((s for s in self.sources if s.stream.encode() == stream), None)
+            source = self._readable.get(stream) or source
+            if source is not None:
+                found = [self._message(source, number, flat, 1) for number, flat in entries if flat]
+                self._deal(source, [message for message in found if message is not None])
+        self._over()
+        self.read()
+
+    def _over(self) -> None:
+        """A read is over, for who waits for that."""
+        after, self._after = self._after, []
+        for then in after:
+            then()
+
+    def _message(
+        self, source: Source, number: bytes, flat: list[bytes], deliveries: int
+    ) -> Message | None:
+        key = (source.stream, number)
+        if key in self.in_hand:
+            return None
+        message = self.in_hand[key] = Message(source, number, fields_of(flat), deliveries)
+        with self._lock:
+            self._used += 1
+        return message
+
+    def _deal(self, source: Source, messages: list[Message]) -> None:
+        if not messages:
+            return
+        take: list[Message] = []
+        run: list[Message] = []
+        for message in messages:
+            (take if self._desk.read(message) else run).append(message)
+        if take and self._line.is_open:
+            self._taking += take
+            self._asked.append(lambda reply: self._took(source, take, reply))
+            numbers = [message.number for message in take]
+            args: list[bytes | str] = [self.group, self.consumer, *numbers]
+            data = call_of(TAKE, (source.stream, source.hand), args)
+            self._line.write(data + self._read())
+        elif take:
+            self._desk.doubt(take)
+        if run:
+            self._desk.begin(run)
+
+    def _took(self, source: Source, messages: list[Message], reply: Reply) -> None:
+        if isinstance(reply, Refusal) and reply.code == "NOSCRIPT":
+            numbers = [message.number for message in messages]
+            self._pipe.run(
+                TAKE, (source.stream, source.hand), (self.group, self.consumer, *numbers),
+                lambda result: self._took(
+                    source, messages, None if isinstance(result, FanError) else result[0]
+                ),
+            )  # fmt: skip
+            return
+        self._taking = [m for m in self._taking if m not in messages]
+        if not isinstance(reply, list):
+            self._desk.doubt(messages)
+            return
+        ours = []
+        for message, is_ours in zip(messages, reply, strict=True):
+            if is_ours:
+                message.is_taken = True
+                ours.append(message)
+            else:  # somebody else became its owner meanwhile, and sees to it
+                self.settled(message)
+                self.rest()
+        if ours:
+            self._desk.begin(ours)
+
+    def _recover(self, source: Source) -> None:
+        """Find what Redis gave us over a connection that was lost before it came."""
+
+        def done(result: list[Reply] | FanError) -> None:
+            if isinstance(result, list) and isinstance(result[0], list):
+                self.add(source, result[0])
+
+        known = [number for stream, number in self.in_hand if stream == source.stream]
+        self._pipe.run(MISSED, (source.stream,), (self.group, self.consumer, *known), done)
+
+    def _interrupt(self, then: Callable[[], object]) -> None:
+        """End the present read before its time, then do what is asked."""
+        if not self._is_reading or not self._line.is_open:
+            then()
+            self.read()
+            return
+        self._after.append(then)
+        self._unblock()
+
+    def _unblock(self) -> None:
+        def done(result: list[Reply] | FanError) -> None:
+            # 0: Redis has not come to the read yet. An error: we may not, and wait for its end.
+            if isinstance(result, list) and result[0] == 0 and self._after:
+                self._loop.later(0.01, self._unblock)
+
+        self._pipe.post(pack("CLIENT", "UNBLOCK", self._line.number), 1, done)
+
+    def _mend(self, why: Refusal) -> None:
+        """A stream or its group is not there, or it is no stream: make those that can be made, and
+        read them. Redis lost them, or somebody has put something else there."""
+        sources = self.sources
+        if self._is_stopped or not sources:
+            return
+        self._tell(str(why))
+
+        def done(result: list[Reply] | FanError) -> None:
+            if sources is not self.sources or self._is_stopped:
+                self.read()
+                return
+            good = {}
+            if isinstance(result, list):
+                for source, reply in zip(sources, result, strict=True):
+                    if isinstance(reply, Refusal) and reply.code != "BUSYGROUP":
+                        self._tell(f"{source.stream}: {reply}")
+                    else:
+                        good[source.stream.encode()] = source
+            self._readable = good
+            if len(good) < len(sources):
+                self._loop.later(MEND, lambda: self._mend(why))
+            self.read()
+
+        data = b"".join(
+            pack("XGROUP", "CREATE", source.stream, source.group, "0", "MKSTREAM")
+            for source in sources
+        )
+        self._pipe.post(data, len(sources), done)
+
+    def _tell(self, why: str) -> None:
+        """Once for each reason: a log is no place for a loop."""
+        if why not in self._is_told:
+            self._is_told.add(why)
+            logging.getLogger("fan").warning("%s: %s", self._pipe.place.url, why)

@@ -1,0 +1,48 @@
+"""fan itself: `WHAT SCHEME URL FOLDER`. The URL is that of the broker, where the scheme has one;
+the folder has the registry. `call-async` calls from tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from calling import answer_with_tasks, answer_with_threads, wait_for_end
+
+import fan
+
+
+class Echo(fan.Service):
+    """What is called."""
+
+    name = "bench"
+    version = "1.0.0"
+
+    @fan.rpc
+    def echo(self, text: str) -> str:
+        """The text."""
+        return text
+
+    @fan.rpc
+    async def echo_async(self, text: str) -> str:
+        """The text, from the loop."""
+        return text
+
+
+def main(what: str, scheme: str, url: str, folder: str) -> None:
+    broker = {} if scheme == "ipc" else {"queue": scheme, f"{scheme}_url": url}
+    settings = fan.Settings(
+        registry=f"sqlite:{folder}/registry.db", runtime_dir=f"{folder}/run", **broker
+    )
+    with fan.App(*([Echo()] if what == "serve" else []), settings=settings) as app:
+        if what == "serve":
+            app.start((scheme,))
+            wait_for_end()
+            app.stop()
+        elif what == "call":
+            answer_with_threads(lambda: app.bind("bench.echo"))
+        else:
+            asyncio.run(answer_with_tasks(lambda text: app.acall("bench.echo", text)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,175 @@
+"""What was read last answers while the registry is down: marked, bounded, and never for a write."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fan.discovery import Discovery
+from fan.errors import DeadlineExceeded, NotFound, Unavailable
+from fan.model import Instance, Interface
+from fan.stale import StaleStore
+from fan.stores.base import Change, Cut, Head, Plan
+from fan.stores.memory import MemoryStore
+
+FOREVER = float("inf")
+
+
+class Broken(MemoryStore):
+    """A store that can be made to fail."""
+
+    def __init__(self) -> None:
+        super().__init__("stale")
+        self.failure: Exception | None = None
+        self.asked = 0
+
+    def _check(self) -> None:
+        self.asked += 1
+        if self.failure is not None:
+            raise self.failure
+
+    def read(self, *args: Any, **how: Any) -> Cut:
+        self._check()
+        return super().read(*args, **how)
+
+    def list(self, *args: Any, **how: Any) -> Any:
+        self._check()
+        return super().list(*args, **how)
+
+    def head(self, **how: Any) -> Head:
+        self._check()
+        return super().head(**how)
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.real = Broken()
+        self.ages: list[float] = []
+
+    def store(self, name: str = "default", max_stale: float = 3600.0) -> StaleStore:
+        """As another process has it."""
+        return StaleStore(self.real, name, str(self.folder), max_stale, self.ages.append)
+
+    def discovery(self, **how: Any) -> Discovery:
+        store = self.store(**how)
+        return Discovery(lambda: store, live=False)
+
+    def fail(self, failure: Exception | None = None) -> None:
+        self.real.failure = failure or Unavailable("the registry is down")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path / "cache" / "fan")
+    discovery = Discovery(lambda: made.real, live=False)
+    discovery.register(
+        Instance(id="a-1", service="a", version="1.0.0"), Interface(service="a", version="1.0.0")
+    )
+    discovery.adopt("a", "1.0.0")
+    yield made
+    made.real.failure = None
+    discovery.close()
+    made.real.close()
+
+
+def soon() -> float:
+    return time.monotonic() + 10
+
+
+def test_a_reading_is_answered_from_the_last_one_and_says_its_age(world: World) -> None:
+    fresh = world.discovery().service("a")
+    assert world.ages == []
+    world.fail()
+    stale = world.discovery().service("a")
+    assert stale == fresh
+    assert world.ages
+    assert all(0 <= age < 60 for age in world.ages)
+
+
+def test_a_list_that_was_read_answers_for_one_service_of_it(world: World) -> None:
+    world.store().list("inst", deadline=soon())
+    world.fail()
+    assert [r.name for r in world.store().list("inst", "a/", deadline=soon())] == ["a/a-1"]
+    assert world.store().list("inst", "b/", deadline=soon()) == []
+
+
+def test_an_empty_answer_is_believed(world: World) -> None:
+    world.store().list("inst", deadline=soon())
+    world.real.delete("inst", "a/a-1", deadline=soon())
+    assert world.store().list("inst", deadline=soon()) == []
+    world.fail()
+    assert world.store().list("inst", deadline=soon()) == []
+
+
+def test_what_was_never_read_fails_as_it_would(world: World) -> None:
+    world.discovery().service("a")
+    world.fail()
+    with pytest.raises(Unavailable, match="is down"):
+        world.store().read(["route/b"], deadline=soon())
+    with pytest.raises(Unavailable):
+        world.discovery(name="another").service("a")
+
+
+def test_what_is_too_old_fails_as_it_would(world: World) -> None:
+    world.discovery().service("a")
+    for path in world.folder.rglob("*.json"):
+        os.utime(path, (time.time() - 100, time.time() - 100))
+    world.fail()
+    assert world.discovery(max_stale=200).service("a").is_known
+    assert all(age > 99 for age in world.ages)
+    with pytest.raises(Unavailable):
+        world.discovery(max_stale=50).service("a")
+
+
+def test_an_answer_that_is_no_outage_is_passed_on(world: World) -> None:
+    world.discovery().service("a")
+    world.fail(NotFound("it says so itself"))
+    with pytest.raises(NotFound, match="itself"):
+        world.discovery().service("a")
+
+
+def test_the_registry_is_asked_once_and_not_for_the_whole_time(world: World) -> None:
+    world.discovery().service("a")
+    world.fail(DeadlineExceeded("too slow"))
+    asked = world.real.asked
+    world.discovery().service("a")
+    assert world.real.asked == asked + 1
+
+
+def test_writes_and_history_take_nothing_old(world: World) -> None:
+    store = world.store()
+    store.head(deadline=soon())
+    world.fail()
+    with pytest.raises(Unavailable):
+        store.head(deadline=soon())
+    plan = Plan(changes=(Change(object="route/a", body=b"{}"),), verb="x")
+    world.real.failure = None
+    assert store.commit(plan, deadline=soon()).is_changed
+
+
+def test_what_is_damaged_is_not_believed(world: World) -> None:
+    world.discovery().service("a")
+    for path in world.folder.rglob("*.json"):
+        path.write_bytes(path.read_bytes()[:-9])
+    world.fail()
+    with pytest.raises(Unavailable):
+        world.discovery().service("a")
+
+
+def test_others_cannot_read_what_is_kept_and_no_name_tells_of_the_registry(world: World) -> None:
+    world.discovery(name="default zk://user:password@h").service("a")
+    paths = [world.folder, *world.folder.rglob("*")]
+    assert all(path.stat().st_mode & 0o077 == 0 for path in paths if path != world.folder)
+    assert not any("password" in str(path) for path in paths)
+
+
+def test_a_folder_that_cannot_be_written_is_no_failure(world: World) -> None:
+    world.folder.parent.mkdir()
+    world.folder.write_text("a file")
+    assert world.discovery().service("a").is_known

@@ -75,6 +75,7 @@ _HOME = {
     "ShardRule": "shard",
     "ServiceInfo": "model",
     "Settings": "settings",
+    "Trouble": "tools.mock",
     "Unauthenticated": "errors",
     "Unavailable": "errors",
     "Unimplemented": "errors",
@@ -91,6 +92,9 @@ _HOME = {
     "load_routes": "loader",
     "load_services": "loader",
     "load_settings": "settings",
+    "mock_recorded": "tools.mock",
+    "mock_samples": "tools.mock",
+    "mock_service": "tools.mock",
     "new_id": "context",
     "parse_duration": "settings",
     "parse_target": "routing",
@@ -222,6 +226,10 @@ if TYPE_CHECKING:
     from fan.tools.load import Load as Load
     from fan.tools.load import LoadPlan as LoadPlan
     from fan.tools.load import LoadReport as LoadReport
+    from fan.tools.mock import Trouble as Trouble
+    from fan.tools.mock import mock_recorded as mock_recorded
+    from fan.tools.mock import mock_samples as mock_samples
+    from fan.tools.mock import mock_service as mock_service
     from fan.tools.openapi import read_openapi as read_openapi
     from fan.tools.replay import Recorded as Recorded
     from fan.tools.servers import Servers as Servers

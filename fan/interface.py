@@ -17,6 +17,9 @@ from fan.service import Method, Service, method_table, service_name
 
 def interface_of(service: Service) -> Interface:
     """The interface of a service object. Raises ValueError for a bad name or version."""
+    if service.registered_interface is not None:
+        given: Interface = service.registered_interface
+        return given
     from packaging.version import InvalidVersion, Version
 
     name = service_name(service)

@@ -193,6 +193,8 @@ class Service:
     app: Any = None
     #: Id of the instance it runs as, set with `app`.
     instance_id: str = ""
+    #: What is registered of it where its class does not say: a stand-in has the real one's.
+    registered_interface: Any = None
 
     def service_start(self) -> Any:
         """Called before the service takes calls; may be `async def`. An error ends the start."""

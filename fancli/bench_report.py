@@ -3,6 +3,7 @@ run."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -169,6 +170,12 @@ def report_text(
             for each in verdicts
         ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def colored(text: str) -> str:
+    """A report for a terminal that shows colours: what is kept in green, what is not in red."""
+    text = re.sub(r"(?m)^  met   ", "  \x1b[32mmet\x1b[0m   ", text)
+    return re.sub(r"(?m)^(  MISSED|failed$)", "\x1b[31m\\1\x1b[0m", text)
 
 
 def _histogram(report: LoadReport, width: int, is_ascii: bool) -> list[str]:

@@ -278,6 +278,25 @@ def complete_instance(
     return [_item(each) for each in ids if each.startswith(incomplete)]
 
 
+def complete_service_or_target(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Services, and behind the dot their methods."""
+    found = complete_target(ctx, param, incomplete)
+    if "." not in incomplete:
+        return complete_service(ctx, param, incomplete) + found
+    return found
+
+
+def complete_code(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Error codes."""
+    from fancli import topics
+
+    return [_item(code) for code in topics.error_codes() if code.startswith(incomplete)]
+
+
 def complete_topic(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:

@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from typing import BinaryIO, Literal, TextIO
+from typing import TYPE_CHECKING, BinaryIO, Literal, TextIO
+
+if TYPE_CHECKING:
+    from fancli.keeper import Keeper
 
 ColorMode = Literal["auto", "always", "never"]
 
@@ -44,6 +47,10 @@ class Environment:
         self.asks_broker = False
         #: Whether items went out as text, since no schema of the method was at hand.
         self.is_untyped = False
+        #: What keeps Apps open from one command to the next; None where there is but one.
+        self.keeper: Keeper | None = None
+        #: The last result that was printed: a JSON document, or bytes as they are.
+        self.last: bytes | None = None
         #: The budget of the command in seconds, for an error that knows only what was left of it.
         self.timeout: float | None = None
 

@@ -34,6 +34,7 @@ COMMANDS: dict[str, Row] = {
     "queue": Row("fancli.commands.queue:queue", "See and empty queues, put dead letters back."),
     "replay": Row("fancli.commands.replay:replay", "Make recorded calls again."),
     "bench": Row("fancli.commands.bench:bench", "Put load on a method and measure it."),
+    "shell": Row("fancli.commands.shell:shell", "A prompt for commands and calls."),
     "discover": Row("fancli.commands.discover:discover", "See services, methods and instances."),
     "config": Row(
         "fancli.commands.config:config", "See and change the services' configuration."
@@ -44,6 +45,7 @@ COMMANDS: dict[str, Row] = {
     "run": Row("fancli.commands.run:run", "Run a program with configs in its environment."),
     "serve": Row("fancli.commands.serve:serve", "Run your services."),
     "demo": Row("fancli.commands.demo:demo", "Run example services, or take a tour."),
+    "mock": Row("fancli.commands.mock:mock", "Answer in a service's place."),
     "dev": Row("fancli.commands.dev:dev", "Run private Redis, RabbitMQ and ZooKeeper servers."),
     "profile": Row("fancli.commands.profile:profile", "See and choose profiles of settings."),
     "settings": Row("fancli.commands.settings:settings", "See what is set, and where."),

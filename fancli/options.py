@@ -84,11 +84,22 @@ class Common:
     def app(self, *, live: bool = False, **how: Any) -> App:
         """An App for one command: nothing is watched, every look-up reads the registry, unless it
         is a `live` one."""
+        settings = self.load().settings
+        on_stale = None if live else self.on_stale
+        if self.env.keeper is not None and not how:
+            kept: App = self.env.keeper.app(settings, live=live, on_stale=on_stale)
+            return kept
+        how.setdefault("on_stale", on_stale)
         from fan import App
 
-        if not live:
-            how.setdefault("on_stale", self.on_stale)
-        return App(settings=self.load().settings, live=live, name="fan", **how)
+        return App(settings=settings, live=live, name="fan", **how)
+
+    def variables(self) -> dict[str, str]:
+        """The variables of this process, with what the command line sets: for further commands."""
+        given = {f"FAN_{name.upper()}": str(value) for name, value in self.given_settings.items()}
+        if self._profile:
+            given["FAN_PROFILE"] = self._profile
+        return {**self.env.vars, **given}
 
     @property
     def given_settings(self) -> dict[str, Any]:

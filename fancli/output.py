@@ -46,7 +46,11 @@ class Output:
     # --- stdout ---
 
     def write(self, data: bytes) -> None:
-        """Bytes as they are, flushed. Raises StdoutClosed, StdoutFailed."""
+        """A result as it is, flushed. Raises StdoutClosed, StdoutFailed."""
+        self.env.last = data
+        self._put(data)
+
+    def _put(self, data: bytes) -> None:
         stream = self.env.stdout
         if stream is None:
             raise StdoutFailed("it is closed")
@@ -62,9 +66,9 @@ class Output:
         line = f"{text}\n"
         encoding = (getattr(self.env.stdout, "encoding", None) or "utf-8").lower()
         if self.env.stdout_is_tty and encoding not in ("utf-8", "utf8"):
-            self.write(line.encode(encoding, "backslashreplace"))
+            self._put(line.encode(encoding, "backslashreplace"))
         else:
-            self.write(line.encode("utf-8", "surrogateescape"))
+            self._put(line.encode("utf-8", "surrogateescape"))
 
     def json(self, body: bytes) -> None:
         """A JSON document: on a terminal indented and coloured, else in one line, which --json
@@ -75,6 +79,7 @@ class Output:
         text = msgspec.json.format(body, indent=2 if is_tty else -1).decode()
         has_color = self.env.wants_color(self.env.stdout) and (is_tty or not self.env.is_json)
         self.text(self._highlight(text) if has_color else text)
+        self.env.last = body
 
     def check_reader(self) -> None:
         """Raise StdoutClosed when the reader of a pipe is gone: who writes seldom would not notice
@@ -171,7 +176,7 @@ class Output:
     def paint(self, text: str, *, on_stdout: bool = False) -> None:
         """Text as it is, on a terminal: for what is redrawn in place."""
         if on_stdout:
-            self.write(text.encode("utf-8", "surrogateescape"))
+            self._put(text.encode("utf-8", "surrogateescape"))
         elif self.env.stderr is not None:
             try:
                 _write(self.env.stderr, text.encode("utf-8", "surrogateescape"))

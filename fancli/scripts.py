@@ -1,6 +1,7 @@
 """The completion scripts: click's (https://click.palletsprojects.com/shell-completion), changed
 where they fall short. In bash the line is handed over whole, since bash cuts words at = and :, and
-a completion that goes on (`greeter.`, `name=`) gets no space."""
+a completion that goes on (`greeter.`, `name=`) gets no space. In zsh click's asks for the context
+of its first call, and is silent at the second."""
 
 from __future__ import annotations
 
@@ -64,8 +65,8 @@ _fan_completion() {
     fi
 }
 
-if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
-    # autoload from fpath, call function directly
+if [[ $funcstack[1] == _fan ]]; then
+    # autoloaded from fpath: this file is the function's body, at every call
     _fan_completion "$@"
 else
     # eval/source/. command, register function for later

@@ -39,6 +39,10 @@ NO_COLOR FORCE_COLOR TERM=dumb COLUMNS    as everywhere
 
 Flags win over FAN_* variables, the profile, the project's fan.toml (upward to the root of the
 version control), $XDG_CONFIG_HOME/fan/config.toml and /etc/fan/config.toml.
+
+A credential may be a reference, env:NAME or file:PATH: a whole setting (redis_url = "env:REDIS"),
+or the password of a URL (amqp://shop:file:/run/secrets/rabbit@mq/). It is read when it is used.
+fan shell keeps its lines in $XDG_STATE_HOME/fan/history.
 """
 
 _ROUTING = """\

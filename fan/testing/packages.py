@@ -13,6 +13,8 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "redis": ("redis-server",),
     "rabbitmq": ("rabbitmq-server",),
     "zookeeper": ("zookeeper", "default-jre-headless"),
+    "zsh": ("zsh",),
+    "fish": ("fish",),
 }
 #: Seconds for one run of apt-get; another one's lock is waited for within it.
 _TIMEOUT = 900

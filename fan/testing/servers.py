@@ -9,7 +9,8 @@ def test_it_is_kept(redis_server):
 run, started by the first test that asks, and shared: keep out of each other's way. `new_redis`,
 `new_rabbitmq` and `new_zookeeper` make one for a test that kills or misconfigures it.
 
-A test whose server is not installed skips and says what to type; with `CI=true` it fails.
+A test whose server is not installed skips and says what to type; with `CI=true` it fails. So does
+one that is marked with a shell, `zsh` or `fish`, and asks for it by `require`.
 `FAN_TEST_INSTALL=1` installs what is missing, on Debian or Ubuntu as root, before the first test.
 `FAN_TEST_REDIS_URL`, `FAN_TEST_AMQP_URL` and `FAN_TEST_ZK_HOSTS` name servers to be shared instead
 of private ones.
@@ -53,6 +54,8 @@ class _Startable(Protocol):
 S = TypeVar("S", bound=_Startable)
 
 PRODUCTS: dict[str, type[Server]] = {cls.name: cls for cls in (Redis, RabbitMQ, ZooKeeper)}
+#: Shells that tests of completion run.
+SHELLS = ("zsh", "fish")
 #: Product -> the variable that names a server to use instead of a private one.
 VARIABLES = {
     "redis": "FAN_TEST_REDIS_URL",
@@ -97,6 +100,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     for name in PRODUCTS:
         config.addinivalue_line("markers", f"{name}: needs a {name} server, which the test starts")
+    for name in SHELLS:
+        config.addinivalue_line("markers", f"{name}: needs the shell {name}")
 
 
 @pytest.hookimpl(trylast=True)
@@ -106,7 +111,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not run.may_install or session.config.option.collectonly:
         return
     wanted = {name for item in session.items for name in _products_of(item)}
-    lacking = [name for name in PRODUCTS if name in wanted and _is_lacking(name)]
+    lacking = [name for name in (*PRODUCTS, *SHELLS) if name in wanted and _is_lacking(name)]
     if not lacking:
         return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
@@ -117,10 +122,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say loudly which tests did not run for want of a server."""
+    """Say loudly which tests did not run for want of a server or a shell."""
     run = config.stash[_RUN]
     if run.skipped:
-        terminalreporter.section("servers that are not installed", yellow=True, bold=True)
+        title = "servers and shells that are not installed"
+        terminalreporter.section(title, yellow=True, bold=True)
     for name, count in sorted(run.skipped.items()):
         terminalreporter.write_line(f"{count} skipped: {_problem(run, name)}", yellow=True)
 
@@ -207,10 +213,10 @@ def _maker(
 
 
 def require(config: pytest.Config, name: str) -> None:
-    """Skip the test, or fail it where nothing may be skipped, when the server `name` is not
-    installed: for fixtures that start one by themselves."""
+    """Skip the test, or fail it where nothing may be skipped, when the server or shell `name` is
+    not installed: for fixtures that start one by themselves."""
     run = config.stash[_RUN]
-    if not PRODUCTS[name].missing():
+    if not _missing(name):
         return
     if run.must_have:
         pytest.fail(_problem(run, name), pytrace=False)
@@ -220,20 +226,27 @@ def require(config: pytest.Config, name: str) -> None:
 
 def _problem(run: _Run, name: str) -> str:
     """What is missing, and what to do about it."""
-    said = f"{PRODUCTS[name].missing()}; or FAN_TEST_INSTALL=1 as root on Debian"
+    said = f"{_missing(name)}; or FAN_TEST_INSTALL=1 as root on Debian"
     if name in run.problems:
-        said = f"{PRODUCTS[name].missing()}. {run.problems[name]}"
-    return f"{said}; or name a server in {VARIABLES[name]}"
+        said = f"{_missing(name)}. {run.problems[name]}"
+    return f"{said}; or name a server in {VARIABLES[name]}" if name in VARIABLES else said
+
+
+def _missing(name: str) -> str:
+    """Why a server or shell cannot be started, and what to type; empty where it can."""
+    if name in PRODUCTS:
+        return PRODUCTS[name].missing()
+    return "" if which(name) else f"{name} is not installed: apt-get install {name}"
 
 
 def _is_lacking(name: str) -> bool:
     """Whether to install it; a Redis proper also where Valkey's wheel would do."""
-    return bool(PRODUCTS[name].missing()) or (name == "redis" and not which("redis-server"))
+    return bool(_missing(name)) or (name == "redis" and not which("redis-server"))
 
 
 def _products_of(item: pytest.Item) -> Iterator[str]:
     """What a test says that it needs, by marker or by fixture."""
     fixtures = set(getattr(item, "fixturenames", ()))
-    for name in PRODUCTS:
+    for name in (*PRODUCTS, *SHELLS):
         if item.get_closest_marker(name) or fixtures & {f"{name}_server", f"new_{name}"}:
             yield name

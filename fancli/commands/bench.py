@@ -258,11 +258,13 @@ def _text(
     *,
     on_stdout: bool = True,
 ) -> str:
-    from fancli.bench_report import report_text
+    from fancli.bench_report import colored, report_text
     from fancli.live import is_ascii_only
 
-    is_ascii = common.env.stdout_is_tty and is_ascii_only(common.out, on_stdout=on_stdout)
-    return report_text(report, about, verdicts, old, width=common.env.width, is_ascii=is_ascii)
+    env = common.env
+    is_ascii = env.stdout_is_tty and is_ascii_only(common.out, on_stdout=on_stdout)
+    text = report_text(report, about, verdicts, old, width=env.width, is_ascii=is_ascii)
+    return colored(text) if env.wants_color(env.stdout if on_stdout else env.stderr) else text
 
 
 def _write_hdr(path: str, report: LoadReport) -> None:

@@ -193,6 +193,16 @@ def test_the_report_fits_the_terminal(
     assert max(map(len, ran.stdout.splitlines())) <= columns
 
 
+def test_what_is_kept_and_what_is_not_has_a_colour_on_a_terminal(
+    on_terminal: Callable[..., Ran], demo: Demo
+) -> None:
+    bounds = ("--slo", "p50<1h", "--slo", "rps>1000000")
+    ran = on_terminal("bench", "greeter.hello", "-N", "5", *bounds)
+    assert "\x1b[32mmet\x1b[0m    p50<1h" in ran.stdout
+    assert "\x1b[31m  MISSED\x1b[0m rps>1000000" in ran.stdout
+    assert "\x1b" not in on_terminal("bench", "greeter.hello", "-N", "5", NO_COLOR="1").stdout
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_at_once_and_says_what_was_measured(
     start: Callable[..., subprocess.Popen[bytes]], fan: Fan, demo: Demo, number: int, status: int

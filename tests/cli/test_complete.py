@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-import pty
-import select
-import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from fan.testing.servers import require
 from fancli.scripts import FILES
 from tests.cli.conftest import variables
+from tests.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from tests.cli.brokers import Shop
@@ -135,40 +136,10 @@ def test_bash_completes_behind_an_equals_sign_and_holds_back_the_space(
     ]  # fmt: skip
 
 
-class Terminal:
-    """A bash that somebody types into."""
-
-    def __init__(self, vars: dict[str, str]) -> None:
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], vars)
-
-    def until(self, text: str) -> str:
-        """What is shown up to and with `text`."""
-        seen = ""
-        while text not in seen:
-            assert select.select([self.fd], [], [], 50)[0], f"{text!r} is not in {seen!r}"
-            seen += os.read(self.fd, 65536).decode()
-        return seen
-
-    def type(self, keys: str) -> None:
-        os.write(self.fd, keys.encode())
-
-
-@pytest.mark.parametrize(
-    ("keys", "line"),
-    [
-        ("fan call gree\thel\tna\tAda", "call greeter.hello name=Ada"),
-        ("fan call greeter.hello@1\tname=Ada", "call greeter.hello@1.0.0 name=Ada"),
-        ("fan call greeter.hello --instance \t", "call greeter.hello --instance greeter-"),
-        ("fan discover descr\tgreeter.ad\t", "discover describe greeter.add"),
-        ("fan help exi\t", "help exit-codes"),
-        ("fan help discover resol\t", "help discover resolve"),
-    ],
-)
-def test_a_tab_in_a_real_bash_leaves_a_line_that_can_be_run(
-    demo: Demo, private: Path, keys: str, line: str
-) -> None:
+@pytest.fixture
+def typing(demo: Demo, private: Path) -> Callable[[str], AbstractContextManager[Terminal]]:
+    """A shell that somebody types into, with the completion of `fan` and a `fan` that only says
+    with what it is run."""
     program = private / "fan"
     program.write_text(
         "#!/bin/sh\n"
@@ -177,14 +148,77 @@ def test_a_tab_in_a_real_bash_leaves_a_line_that_can_be_run(
     )
     program.chmod(0o755)
     path = f"{private}{os.pathsep}{os.environ['PATH']}"
-    terminal = Terminal(variables({"PATH": path, "PS1": "> ", "TERM": "dumb"}))
-    try:
-        terminal.type(f"source {ROOT}/completions/fan.bash; echo rea''dy\n")
-        terminal.until("ready\r\n")
-        terminal.type(f"{keys}\n")
+    vars = variables({"PATH": path, "PS1": "> ", "TERM": "dumb"})
+
+    @contextmanager
+    def start(shell: str) -> Iterator[Terminal]:
+        command, term, set_up = SHELLS[shell]
+        with Terminal(command, {**vars, "TERM": term}, cwd=private) as terminal:
+            terminal.type(f"{set_up.format(folder=ROOT / 'completions')}; echo rea''dy\r")
+            terminal.until("ready\r\n")
+            yield terminal
+
+    return start
+
+
+#: How each shell is started without anybody's settings, on which terminal, and what it is told.
+SHELLS = {
+    "bash": (["bash", "--norc", "--noprofile", "-i"], "dumb", "source {folder}/fan.bash"),
+    "zsh": (
+        ["zsh", "-f", "-i"],
+        "vt100",
+        "fpath=({folder} $fpath); autoload -Uz compinit; compinit -u -D",
+    ),
+    "fish": (["fish", "--no-config", "-i"], "vt100", "source {folder}/fan.fish"),
+}
+
+
+@pytest.fixture(
+    params=["bash", *(pytest.param(name, marks=getattr(pytest.mark, name)) for name in FILES
+                      if name != "bash")]
+)  # fmt: skip
+def shell_name(request: pytest.FixtureRequest) -> str:
+    """Each shell in turn; one that is not installed is skipped, or fails, as a server is."""
+    name: str = request.param
+    if name != "bash":
+        require(request.config, name)
+    return name
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        (("fan call gree", "hel", " na", "Ada"), "call greeter.hello name=Ada"),
+        (("fan call greeter.hello@1", "name=Ada"), "call greeter.hello@1.0.0 name=Ada"),
+        (("fan call greeter.hello --instance ", ""), "call greeter.hello --instance greeter-"),
+        (("fan discover descr", "greeter.ad", ""), "discover describe greeter.add"),
+        (("fan call greeter.add a=1 ", "2 -t ht", ""), "call greeter.add a=1 b=2 -t http"),
+        (("fan help exi", ""), "help exit-codes"),
+        (("fan help discover resol", ""), "help discover resolve"),
+    ],
+    ids=" ".join,
+)
+def test_a_tab_in_a_real_shell_leaves_a_line_that_can_be_run(
+    typing: Callable[[str], AbstractContextManager[Terminal]],
+    shell_name: str,
+    keys: tuple[str, ...],
+    line: str,
+) -> None:
+    with typing(shell_name) as terminal:
+        terminal.type("\t".join(keys) + "\r")
         shown = terminal.until(">\r\n")
         assert f"ran <{line}" in shown
-    finally:
-        os.close(terminal.fd)
-        os.kill(terminal.pid, signal.SIGKILL)
-        os.waitpid(terminal.pid, 0)
+
+
+def test_a_registry_that_is_down_is_silence_in_a_real_shell(
+    typing: Callable[[str], AbstractContextManager[Terminal]], shell_name: str,
+    monkeypatch: pytest.MonkeyPatch, private: Path,
+) -> None:  # fmt: skip
+    with typing(shell_name) as terminal:
+        assign = "set -x" if shell_name == "fish" else "export"
+        equals = " " if shell_name == "fish" else "="
+        terminal.type(f"{assign} FAN_REGISTRY{equals}zk://127.0.0.1:1\r")
+        terminal.type("fan call gree\tx\r")
+        shown = terminal.until(">\r\n")
+        assert "ran <call greex" in shown
+        assert "rror" not in shown

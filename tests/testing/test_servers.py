@@ -53,7 +53,7 @@ def run(private: Path) -> Run:
 def test_a_missing_server_skips_loudly_on_a_laptop(run: Run) -> None:
     said = run(TESTS)
     assert "1 passed, 2 skipped" in said
-    assert "= servers that are not installed =" in said
+    assert "= servers and shells that are not installed =" in said
     assert "1 skipped: RabbitMQ is not installed: `apt-get install rabbitmq-server`" in said
     assert "FAN_TEST_INSTALL=1" in said
 
@@ -62,6 +62,22 @@ def test_a_missing_server_fails_in_ci(run: Run) -> None:
     said = run(TESTS, CI="true")
     assert "1 failed, 1 passed, 1 error" in said
     assert "ZooKeeper is not installed: `apt-get install zookeeper default-jre-headless`" in said
+
+
+SHELL = """
+import pytest
+from fan.testing.servers import require
+
+@pytest.mark.fish
+def test_fish(request):
+    require(request.config, "fish")
+"""
+
+
+def test_a_missing_shell_skips_loudly_and_fails_in_ci(run: Run) -> None:
+    said = run(SHELL)
+    assert "1 skipped: fish is not installed: apt-get install fish" in said
+    assert "1 failed" in run(SHELL, CI="true")
 
 
 def test_a_server_that_is_named_is_used(run: Run) -> None:

@@ -1,0 +1,143 @@
+"""Help: every command's, the topics, the error codes; and the manual pages made of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from fancli.group import root_group
+from fancli.man import pages
+from fancli.topics import TOPICS
+from tests.cli.conftest import HANG
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Fan
+
+
+def walk(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every command, groups included."""
+    yield path
+    if isinstance(command, click.Group):
+        table = getattr(command, "table", {})
+        ctx = click.Context(command)
+        for name in [*table, *command.commands]:
+            found = command.get_command(ctx, name)
+            assert found is not None
+            yield from walk(found, (*path, name))
+
+
+PATHS = list(walk(root_group()))
+
+
+def find(path: tuple[str, ...]) -> click.Command:
+    here: click.Command = root_group()
+    for name in path:
+        assert isinstance(here, click.Group)
+        found = here.get_command(click.Context(here), name)
+        assert found is not None
+        here = found
+    return here
+
+
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+def test_every_command_has_help_with_examples_of_itself(path: tuple[str, ...]) -> None:
+    command = find(path)
+    examples = getattr(command, "examples", ())
+    assert examples
+    assert command.help
+    assert command.short_help or not path
+    name = " ".join(["fan", *path])
+    if path:
+        assert any(name in line for line in examples), f"no example calls {name}"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+def test_every_option_says_what_it_is_for(path: tuple[str, ...]) -> None:
+    command = find(path)
+    bare = [
+        param.opts[0]
+        for param in command.params
+        if isinstance(param, click.Option) and not param.hidden and not param.help
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_help_fits_the_terminal(fan: Fan, columns: int) -> None:
+    for path in ((), ("call",), ("bench",), ("help", "exit-codes")):
+        args = path if path[:1] == ("help",) else (*path, "--help")
+        prose = fan(*args, COLUMNS=str(columns)).stdout.partition("\nExamples:")[0]
+        assert max(map(len, prose.splitlines())) <= max(columns, 80)
+
+
+@pytest.mark.parametrize("name", ["payload", "exit-codes", "env", "files", "routing", "errors"])
+def test_the_topics_that_there_have_to_be(fan: Fan, name: str) -> None:
+    assert name in TOPICS
+    ran = fan("help", name)
+    assert (ran.exit, ran.stderr) == (0, "")
+    assert ran.stdout.count("\n") > 3
+
+
+def test_every_topic_and_code_is_explained_to_who_asks_for_one_that_is_none(fan: Fan) -> None:
+    assert "did you mean files?" in fan("help", "file").stderr
+    ran = fan("help", "error", "deadline_exceded")
+    assert (ran.exit, ran.stdout) == (2, "")
+    assert "did you mean deadline_exceeded?" in ran.stderr
+
+
+# --- manual pages ---
+
+
+@cache
+def made() -> dict[str, str]:
+    return pages("1.2.3")
+
+
+def test_every_command_has_a_page() -> None:
+    assert set(made()) == {f"{'-'.join(['fan', *path])}.1" for path in PATHS}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+def test_a_page_says_what_the_help_says(path: tuple[str, ...]) -> None:
+    text = made()[f"{'-'.join(['fan', *path])}.1"]
+    for heading in ("NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "SEE ALSO"):
+        assert f"\n.SH {heading}\n" in text
+    plain = text.replace("\\-", "-").replace("\\(aq", "'").replace("\\e", "\\")
+    for param in find(path).params:
+        if isinstance(param, click.Option) and not param.hidden:
+            assert param.opts[-1] in plain
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
+def test_roff_reads_the_pages_without_a_warning(private: Path) -> None:
+    for name, text in made().items():
+        (private / name).write_text(text)
+    paths = [str(private / name) for name in made()]
+    done = subprocess.run(
+        ["groff", "-man", "-Tutf8", "-ww", "-z", *paths], capture_output=True, text=True,
+        timeout=HANG, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("man") is None, reason="man is not installed")
+def test_man_shows_a_page(private: Path) -> None:
+    path = private / "fan-bench.1"
+    path.write_text(made()["fan-bench.1"])
+    env = {**os.environ, "MANWIDTH": "80", "MAN_KEEP_FORMATTING": "", "LC_ALL": "C.UTF-8"}
+    shown = subprocess.run(
+        ["man", "-P", "cat", "-l", str(path)], env=env, capture_output=True, text=True,
+        timeout=HANG, check=True,
+    ).stdout  # fmt: skip
+    shown = re.sub(".\x08", "", shown)
+    assert "fan-bench - put load on a method and measure it" in shown
+    assert "'p99<50ms'" in shown

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from fan.context import current
-from fan.errors import CLASSES, FailedPrecondition, FanError, InvalidArgument, RemoteError
+from fan.errors import (
+    CLASSES,
+    DeadlineExceeded,
+    FailedPrecondition,
+    FanError,
+    InvalidArgument,
+    RemoteError,
+)
 from fan.model import Interface, MethodInfo, Param
 from fan.service import Service, method_table, rpc
 from fan.tools.replay import Recorded
@@ -59,6 +66,8 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
             context = current()
             left = context.remaining if context is not None else None
             time.sleep(self.delay if left is None else max(0.0, min(self.delay, left)))
+            if left is not None and left < self.delay:  # nobody waits for the rest of it
+                raise DeadlineExceeded("the answer would be late", reason="server_timer")
         if self.code and random.random() < self.rate:
             raise CLASSES[self.code](f"asked to fail with {self.code}", reason="mocked")
 

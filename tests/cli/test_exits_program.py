@@ -65,7 +65,7 @@ ENDS: dict[int, list[str]] = {
     4: ["call greeter.add a=x b=1", "call greeter.add a=1", "bench greeter.add a=1"],
     5: ["call greeter.boom"],
     6: ["call greeter.hello --instance nobody", "call greeter.hello -p http://127.0.0.1:1"],
-    7: ["call greeter.slow s=30 --timeout 300ms"],
+    7: ["call greeter.slow s=30 --timeout 2s"],
     9: ["bench greeter.boom -N 3", "bench greeter.slow s=0.02 -N 2 --slo p50<1ms"],
 }
 

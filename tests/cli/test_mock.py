@@ -26,7 +26,9 @@ def test_a_service_that_nobody_has_written_answers(
     mock = start_fan("mock", "users.get", "--reply", '{"name":"Ada"}', "--transport", "ipc",
                      "--transport", "http=127.0.0.1:0", "--json")  # fmt: skip
     mock.wait_for("ready")
-    served = json.loads(mock.stdout[0])
+    served = json.loads(
+        mock.wait_for("users", stream="stdout") if not mock.stdout else mock.stdout[0]
+    )
     assert (served["service"], served["version"], served["ok"]) == ("users", "1.0.0", True)
     for transport in ("ipc", "http"):
         ran = fan("call", "users.get", "id:=3", "-t", transport)
@@ -56,7 +58,7 @@ def test_a_registered_service_is_answered_for_as_it_would(
 
 def test_it_is_late_and_fails_as_it_is_told(fan: Fan, start_fan: Start, registry_url: str) -> None:
     start_fan("mock", "slow.x", "--reply", "1", "--delay", "30s").wait_for("ready")
-    assert fan("call", "slow.x", "--timeout", "300ms").exit == 7
+    assert fan("call", "slow.x", "--timeout", "2s").exit == 7
     start_fan("mock", "gone.x", "--error", "not_found").wait_for("ready")
     ran = fan("call", "gone.x", "--json")
     assert (ran.exit, envelope(ran)["error"]["code"]) == (4, "not_found")

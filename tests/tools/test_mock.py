@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from fan import App, InvalidArgument, Service, Settings, Trouble, Unavailable, Unknown, rpc
-from fan.errors import FailedPrecondition, NotFound, RemoteError
+from fan.errors import DeadlineExceeded, FailedPrecondition, NotFound, RemoteError
 from fan.interface import interface_of
 from fan.stores.memory import MemoryStore
 from fan.tools.mock import mock_recorded, mock_samples, mock_service, sample, type_of
@@ -127,6 +127,10 @@ def test_trouble_is_late_and_fails_as_often_as_it_is_told(hosted: Hosted) -> Non
     began = time.monotonic()
     assert late.call("late.c") == 1
     assert time.monotonic() - began >= 0.05
+    with pytest.raises(DeadlineExceeded):
+        hosted(mock_service("later", "1", answers, trouble=Trouble(delay=50.0))).using(
+            timeout=0.05, transport="local"
+        ).request("later", "c", "application/json", b"")
     broken = hosted(mock_service("broken", "1", answers, trouble=Trouble(code="unavailable")))
     with pytest.raises(Unavailable):
         broken.call("broken.c")

@@ -21,6 +21,9 @@ MAX_NAME = 255
 _SEGMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PEERS = "http://HOST:PORT, unix:///PATH, amqp://HOST/VHOST, redis://HOST/0, local:MODULE"
+#: What a registry URL looks like.
+_REGISTRIES = "sqlite:PATH, zk://HOST/CHROOT, memory:"
+
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
 
 
@@ -294,8 +297,8 @@ def check_registry(url: str) -> str:
 
     match = _URL.fullmatch(url)
     if not match:
-        raise Usage(f"--registry {url!r} is not a URL", "sqlite:PATH, memory:")
+        raise Usage(f"--registry {url!r} is not a URL", _REGISTRIES)
     if match[1] not in plugins.STORES and match[1] not in plugins.store_names():
         near = did_you_mean(match[1], plugins.store_names())
-        raise Usage(f"--registry {url}: unknown scheme {match[1]}", near or "sqlite:PATH, memory:")
+        raise Usage(f"--registry {url}: unknown scheme {match[1]}", near or _REGISTRIES)
     return url

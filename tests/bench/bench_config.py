@@ -1,60 +1,70 @@
-"""Configs: one read among 100,000 against one among ten, in the library and as a whole command."""
+"""Configs: one read among 100,000 against one among ten, in the library and as a whole command, on
+SQLite and on ZooKeeper."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import subprocess
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from processes import fan_program
 
 from fan import Configs
-from fan.stores.sqlite import SqliteStore
+from fan.plugins import open_store
+from fan.tools.servers_zookeeper import ZooKeeper
 
 FEW, MANY = 10, 100_000
 ROUNDS = 31
 READS = 200
+#: Configs of one generation: ZooKeeper takes no more in one transaction.
+AT_ONCE = 1000
 
 
 def run() -> list[dict[str, Any]]:
-    folder = Path(tempfile.mkdtemp(prefix="fan-bench-"))
-    try:
-        for count in (FEW, MANY):
-            fill(folder / f"{count}.db", count)
-        return [
-            row("config.entry, 100,000 configs : 10", "us", *interleaved(folder, read_us), 1.5),
-            row("fan config get, 100,000 configs : 10", "ms", *interleaved(folder, get_ms), 1.2),
-        ]
-    finally:
-        shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix="fan-bench-") as folder:
+        rows = rows_of("sqlite", {n: f"sqlite:{folder}/{n}.db" for n in (FEW, MANY)})
+    if problem := ZooKeeper.missing():
+        print(f"   zookeeper is left out: {problem}")
+        return rows
+    with ZooKeeper() as server:
+        url = server.start().url
+        return [*rows, *rows_of("zookeeper", {n: f"{url}/{n}" for n in (FEW, MANY)})]
 
 
-def fill(path: Path, count: int) -> None:
-    with SqliteStore(str(path)) as store:
+def rows_of(kind: str, registries: dict[int, str]) -> list[dict[str, Any]]:
+    for count, url in registries.items():
+        fill(url, count)
+    read, get = interleaved(registries, read_us), interleaved(registries, get_ms)
+    return [
+        row(f"{kind}, config.entry, 100,000 configs : 10", "us", *read, 1.5),
+        row(f"{kind}, fan config get, 100,000 configs : 10", "ms", *get, 1.2),
+    ]
+
+
+def fill(url: str, count: int) -> None:
+    with open_store(url, "default") as store:
         config = Configs(lambda: store, live=False, timeout=60.0)
-        for start in range(0, count, 5000):
-            end = min(start + 5000, count)
+        for start in range(0, count, AT_ONCE):
+            end = min(start + AT_ONCE, count)
             config.apply({f"bench/{number}": {"n": number} for number in range(start, end)})
 
 
-def interleaved(folder: Path, measure: Any) -> tuple[float, float]:
+def interleaved(registries: dict[int, str], measure: Any) -> tuple[float, float]:
     """Medians of the many and of the few."""
     times: dict[int, list[float]] = {FEW: [], MANY: []}
     for round_ in range(ROUNDS + 2):  # the first two warm the page cache
         for count, kept in times.items():
-            took = measure(folder / f"{count}.db")
+            took = measure(registries[count])
             if round_ >= 2:
                 kept.append(took)
     return statistics.median(times[MANY]), statistics.median(times[FEW])
 
 
-def read_us(path: Path) -> float:
-    with SqliteStore(str(path)) as store:
+def read_us(url: str) -> float:
+    with open_store(url, "default") as store:
         config = Configs(lambda: store, live=False)
         config.entry("bench/0")
         began = time.perf_counter()
@@ -63,11 +73,11 @@ def read_us(path: Path) -> float:
         return (time.perf_counter() - began) / READS * 1e6
 
 
-def get_ms(path: Path) -> float:
+def get_ms(url: str) -> float:
     began = time.perf_counter()
     subprocess.run(
         [fan_program(), "config", "get", "bench/5"],
-        env={**os.environ, "FAN_REGISTRY": f"sqlite:{path}"},
+        env={**os.environ, "FAN_REGISTRY": url},
         stdin=subprocess.DEVNULL, capture_output=True, check=True,
     )  # fmt: skip
     return (time.perf_counter() - began) * 1000

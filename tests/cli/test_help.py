@@ -141,3 +141,10 @@ def test_man_shows_a_page(private: Path) -> None:
     shown = re.sub(".\x08", "", shown)
     assert "fan-bench - put load on a method and measure it" in shown
     assert "'p99<50ms'" in shown
+
+
+def test_every_command_with_a_registry_says_what_one_looks_like() -> None:
+    found = [option.help for path in PATHS for option in find(path).params
+             if isinstance(option, click.Option) and option.name == "registry"]  # fmt: skip
+    assert found
+    assert {"zk://" in (text or "") for text in found} == {True}

@@ -103,8 +103,8 @@ def _buried(
 ) -> Aborted:
     gen = _mover(store, object, cut, deadline)
     return Aborted(
-        f"generation {entry.gen} cannot be undone: {spoken(object)} was changed since, in generation "
-        f"{gen}",
+        f"generation {entry.gen} cannot be undone: "
+        f"{spoken(object)} was changed since, in generation {gen}",
         reason="conflict",
         details={"object": object, "gen": gen, "rev": pin, "undoes": entry.gen},
     )

@@ -180,8 +180,8 @@ def _check_pin(change: Change, ground: Ground) -> None:
             return
     gen = ground.mover(change.object)
     raise Aborted(
-        f"{spoken(change.object)} was changed in generation {gen} (revision {change.from_rev} -> {pin}) "
-        "since it was read: look at it, and try again",
+        f"{spoken(change.object)} was changed in generation {gen} "
+        f"(revision {change.from_rev} -> {pin}) since it was read: look at it, and try again",
         reason="conflict",
         details={"object": change.object, "gen": gen, "rev": pin, "expected": change.from_rev},
     )

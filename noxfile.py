@@ -39,8 +39,8 @@ def run_tests(session: nox.Session) -> None:
     """The whole suite against the installed package; arguments after `--` go to pytest."""
     install(session, "test")
     wanted = {name: os.environ[name] for name in SERVERS if name in os.environ}
-    # Two at a time, a file each: most tests wait for processes that they start.
-    at_once = ("-n", "2", "--dist", "loadfile")
+    # Two at a time, whole classes and files: most tests wait for processes that they start.
+    at_once = ("-n", "2", "--dist", "loadscope")
     session.run("pytest", *at_once, *session.posargs, env={**CLEAN, **wanted})
 
 

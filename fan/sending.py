@@ -3,6 +3,7 @@ attempt."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -214,8 +215,8 @@ class Sender:
             return self._queued(call, transport)
         table: Table = call.table
         sticky = options.sticky or _sticky(call, table) or call.traceparent[3:35]
-        if call.attempt:
-            if not call.gen:  # `retry` found the route stale
+        if call.attempt:  # what is known may be what was wrong: a route, or who is there
+            with contextlib.suppress(FanError):
                 picker.look_again(table, call.deadline)
             table = self._look(call)
         if needs_key(table, call.method, options):

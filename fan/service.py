@@ -216,8 +216,10 @@ class Service:
 
     @rpc(idempotent=True)
     def stats(self) -> dict[str, Any]:
-        """Calls, errors and milliseconds spent per method since the start, and calls in flight,
-        this one among them."""
+        """Calls, errors and milliseconds spent per method since the start.
+
+        And calls in flight, this one among them.
+        """
         stats: dict[str, Any] = self.app.dispatcher.stats(self.instance_id) if self.app else {}
         return stats
 

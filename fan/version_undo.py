@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from fan.config_values import CONFIG, SCHEMA, owner_of
 from fan.errors import Aborted, FailedPrecondition, NotFound
 from fan.stores.base import Change, Cut, Entry, Revision, Store
+from fan.stores.rules import spoken
 from fan.version_routes import ROUTE, decode_route, routed
 
 #: The verb of a generation that gave a service its first route, or moved it at its start.
@@ -102,7 +103,8 @@ def _buried(
 ) -> Aborted:
     gen = _mover(store, object, cut, deadline)
     return Aborted(
-        f"generation {entry.gen} cannot be undone: {object} was changed since, in generation {gen}",
+        f"generation {entry.gen} cannot be undone: "
+        f"{spoken(object)} was changed since, in generation {gen}",
         reason="conflict",
         details={"object": object, "gen": gen, "rev": pin, "undoes": entry.gen},
     )

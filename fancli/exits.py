@@ -40,7 +40,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.UNAVAILABLE: "nobody could be reached or they are busy; nothing ran, safe to retry",
     Exit.UNCERTAIN: "outcome unknown: it was sent, and no answer came",
     Exit.MALFORMED_REPLY: "the reply cannot be decoded",
-    Exit.PARTIAL: "partial: some failed, or not confirmed in time",
+    Exit.PARTIAL: "partial: some failed, not as expected, or not confirmed in time",
     Exit.CONFLICT: "changed since it was read, or a duplicate",
     Exit.COMPACTED: "the history asked for is gone",
     Exit.NACK: "a participant said no, or it was rolled back",

@@ -164,7 +164,7 @@ def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
 
 _COMMON: tuple[Callable[[Any], Any], ...] = (
     click.option("-n", "--namespace", metavar="NAME", help="Registry namespace."),
-    click.option("--registry", metavar="URL", help="sqlite:PATH, zk://HOST/CHROOT"),
+    click.option("--registry", metavar="URL", help="sqlite:PATH, memory:, zk://HOSTS/CHROOT."),
     click.option(
         "--profile",
         metavar="NAME",

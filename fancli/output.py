@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO
 
@@ -20,6 +21,7 @@ _STYLES = {"up": "green", "ok": "green", "starting": "yellow", "draining": "yell
 
 #: A table this many times as wide as the terminal is printed as blocks, a line for each column.
 _CROWDED = 1.5
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|")
 
 
 class StdoutClosed(Exception):
@@ -362,7 +364,8 @@ class Output:
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for name in columns:
-            table.add_column(name.upper().replace("_", " "), overflow="fold")
+            is_time = all(_TIME.fullmatch(cell(row.get(name))) for row in rows)  # it stays whole
+            table.add_column(name.upper().replace("_", " "), overflow="fold", no_wrap=is_time)
         for row in rows:
             cells = [cell(row.get(name), ", ") for name in columns]
             table.add_row(*(Text(text or "-", style=_STYLES.get(text, "")) for text in cells))

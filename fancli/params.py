@@ -22,7 +22,7 @@ _SEGMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PEERS = "http://HOST:PORT, unix:///PATH, amqp://HOST/VHOST, redis://HOST/0, local:MODULE"
 #: What a registry URL looks like.
-_REGISTRIES = "sqlite:PATH, zk://HOST/CHROOT, memory:"
+_REGISTRIES = "sqlite:PATH, memory:, zk://h1,h2/chroot"
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
 
@@ -260,7 +260,8 @@ def usage_text(exc: click.ClickException) -> tuple[str, str, str]:
     if isinstance(exc, click.MissingParameter):
         message = " ".join(message.split())  # click gives each choice a line of its own
     message = message.strip().rstrip(".")
-    return message[:1].lower() + message[1:] if message[:2].istitle() else message, hint, ""
+    is_word = message[:2].isalpha() and message[:2].istitle()  # not a metavar: V=5%
+    return message[:1].lower() + message[1:] if is_word else message, hint, ""
 
 
 def _options_of(ctx: click.Context | None) -> list[str]:

@@ -23,6 +23,7 @@ _HINTS: dict[tuple[str, str], str] = {
     ("not_found", "no_such_config"): "fan config list shows what there is",
     ("unimplemented", "unknown_method"): "fan discover describe {service} lists its methods",
     ("failed_precondition", "version_missing"): "fan discover show {service} lists its versions",
+    ("invalid_argument", "unknown_profile"): "fan profile list shows what there is",
     ("unavailable", "no_instance"): "start one: fan serve MODULE; fan discover show {service}",
     ("unavailable", "unroutable"): "fan discover show {service}",
     ("unavailable", "connect_failed"): "is it running? fan discover show {service}",

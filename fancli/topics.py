@@ -26,7 +26,7 @@ its types turn the text of items into values.
 """
 
 _ENV = """\
-FAN_REGISTRY     sqlite:PATH, zk://HOST[,HOST]/CHROOT or memory:
+FAN_REGISTRY     sqlite:PATH, memory: or zk://h1,h2/chroot
 FAN_NAMESPACE    registry namespace
 FAN_PROFILE      profile of the settings
 FAN_TIMEOUT      whole budget of a call: 300ms, 5s, 2m

@@ -71,6 +71,13 @@ def test_only_marked_methods_and_the_built_in_ones_are_in_the_table() -> None:
     assert set(method_table(Shop())) == own | BUILT_IN
 
 
+def test_what_is_built_in_is_described_by_its_first_line() -> None:
+    built_in = [each for each in interface_of(Shop()).methods if each.name in BUILT_IN]
+    assert len(built_in) == len(BUILT_IN)
+    for method in built_in:
+        assert method.doc.partition("\n")[0].endswith("."), method.name
+
+
 def test_rpc_keeps_the_method_usable_in_python() -> None:
     assert Shop().look("a", "b") == ["a", "b"]
 

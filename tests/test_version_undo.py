@@ -84,7 +84,8 @@ def test_an_overlapping_change_stops_it_and_is_named(world: World, configs: Conf
     gen = world.versions.switch({"shop": "2.0"}, configs={"shop/theme": "dark"}).gen
     later = configs.set("shop/theme", "mine").gen
     for which in (None, gen):
-        with pytest.raises(Aborted, match=f"shop/theme was changed since, in generation {later}"):
+        said = f"config shop/theme was changed since, in generation {later}"
+        with pytest.raises(Aborted, match=said):
             world.versions.rollback(which)
     assert (at(world, "shop"), configs["shop/theme"]) == (["2.0"], "mine")
 

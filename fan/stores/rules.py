@@ -83,6 +83,11 @@ def now() -> str:
     )
 
 
+def spoken(object: str) -> str:
+    """An object as a person calls it: `config shop/theme` for `config/shop/theme`."""
+    return object.replace("/", " ", 1)
+
+
 def check_deadline(deadline: float, what: str) -> None:
     """Raise DeadlineExceeded (executed "no") where there is no time left to begin."""
     if time.monotonic() >= deadline:
@@ -109,7 +114,7 @@ def check_plan(plan: Plan) -> None:
             )
         seen.add(change.object)
         if (change.body is not None) + (change.to_rev is not None) + change.unpin > 1:
-            raise InvalidArgument(f"the plan does two things at once to {change.object}")
+            raise InvalidArgument(f"the plan does two things at once to {spoken(change.object)}")
     size = sum(len(c.object.encode()) + len(c.body or b"") for c in plan.changes)
     check_size("the plan", size)
 
@@ -175,8 +180,8 @@ def _check_pin(change: Change, ground: Ground) -> None:
             return
     gen = ground.mover(change.object)
     raise Aborted(
-        f"{change.object} was changed in generation {gen} (revision {change.from_rev} -> {pin}) "
-        "since it was read: look at it, and try again",
+        f"{spoken(change.object)} was changed in generation {gen} "
+        f"(revision {change.from_rev} -> {pin}) since it was read: look at it, and try again",
         reason="conflict",
         details={"object": change.object, "gen": gen, "rev": pin, "expected": change.from_rev},
     )
@@ -192,7 +197,7 @@ def _step(change: Change, ground: Ground) -> Step | None:
         target = ground.find(object, change.to_rev)
         if target is None:
             raise NotFound(
-                f"{object} has no revision {change.to_rev} (any more): history compacted",
+                f"{spoken(object)} has no revision {change.to_rev} (any more): history compacted",
                 reason="compacted",
                 details={"object": object, "rev": change.to_rev},
             )
@@ -270,10 +275,10 @@ def missing_revision(object: str, rev: int, head: Head) -> NotFound:
     """The error for a revision that is not there: trimmed, or never made."""
     if 0 < rev <= head.floor:
         return NotFound(
-            f"revision {rev} of {object} is not kept any more: history compacted",
+            f"revision {rev} of {spoken(object)} is not kept any more: history compacted",
             reason="compacted",
         )
-    return NotFound(f"{object} has no revision {rev}", reason="no_such_revision")
+    return NotFound(f"{spoken(object)} has no revision {rev}", reason="no_such_revision")
 
 
 def is_final(error: FanError) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -36,6 +39,11 @@ def install(products: Sequence[str], policy: str = POLICY) -> str:
     `policy` is the file that Debian's scripts ask before they start a service."""
     if problem := can_install():
         return problem
+    with _alone():
+        return _install(products, policy)
+
+
+def _install(products: Sequence[str], policy: str) -> str:
     packages = [package for product in products for package in PACKAGES[product]]
     command = ["install", "-y", "--no-install-recommends", *packages]
     with services_not_started(policy):
@@ -67,6 +75,22 @@ def _apt_get(*args: str) -> str:
         return ""
     lines = "\n".join(done.stdout.splitlines()[-10:])
     return f"apt-get {args[0]} ended with {done.returncode}:\n{lines}"
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One process of a run at a time: two would take each other's locks and policies."""
+    with open(os.path.join(tempfile.gettempdir(), "fan-packages.lock"), "a") as file:
+        until = time.monotonic() + 2 * _TIMEOUT
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.5)
+        yield
 
 
 @contextmanager

@@ -36,7 +36,8 @@ def help_(common: Common, *, words: tuple[str, ...]) -> int:
 
 
 def _topics() -> str:
-    lines = [f"  {name:<12}{about}" for name, about in topics.TOPICS.items()]
+    wide = max(map(len, topics.TOPICS)) + 2
+    lines = [f"  {name:<{wide}}{about}" for name, about in topics.TOPICS.items()]
     return "\n".join(["Topics (fan help TOPIC):", *lines])
 
 
@@ -45,7 +46,8 @@ def _error(words: tuple[str, ...]) -> str:
         return "\n".join(topics.error_codes())
     text = topics.error(words[0])
     if text is None:
-        raise Usage(f"no such error code: {words[0]}", did_you_mean(words[0], topics.error_codes()))
+        near = did_you_mean(words[0], topics.error_codes())
+        raise Usage(f"no such error code: {words[0]}", near or "fan help errors lists them")
     return "\n".join(textwrap.fill(line, 98) for line in text.split("\n"))
 
 

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 @click.option("-t", "--transport", metavar="NAME", default="auto",
               shell_complete=complete_transport, help="auto, ipc, http, ...")  # fmt: skip
 @click.option("-p", "--peer", multiple=True, metavar="URL", help="Address; asks no registry.")
-@click.option("-c", "workers", metavar="N", type=click.IntRange(1, 1000), default=1,
-              help="Calls at once. [1]")  # fmt: skip
+@click.option("-c", "--concurrency", "workers", metavar="N", type=click.IntRange(1, 1000),
+              default=1, help="Calls at once. [1]")  # fmt: skip
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
 @common
 def replay(

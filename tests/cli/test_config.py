@@ -143,6 +143,13 @@ def test_a_mistake_on_the_command_line_is_2_and_changes_nothing(
     assert fan("config", "list").stdout == ""
 
 
+def test_a_revision_that_never_was_is_told_by_the_name_that_was_given(fan: Fan) -> None:
+    fan("config", "set", "orders/theme", "dark")
+    ran = fan("config", "get", "orders/theme", "--rev", "99")
+    assert (ran.exit, ran.stdout) == (3, "")
+    assert "config orders/theme has no revision 99" in ran.stderr
+
+
 def test_values_come_from_files_and_from_stdin_only_when_asked_for(
     fan: Fan, private: Path
 ) -> None:

@@ -94,6 +94,20 @@ def test_every_topic_and_code_is_explained_to_who_asks_for_one_that_is_none(fan:
     assert "did you mean deadline_exceeded?" in ran.stderr
 
 
+def test_the_list_of_topics_keeps_names_and_what_they_are_about_apart(fan: Fan) -> None:
+    shown = fan("help").stdout.partition("Topics")[2].splitlines()[1:]
+    assert {name: " ".join(about) for name, *about in map(str.split, shown)} == TOPICS
+    ran = fan("help", "error", "nonsense")
+    assert (ran.exit, ran.stderr.splitlines()[1]) == (2, "hint: fan help errors lists them")
+
+
+def test_every_kind_of_registry_is_named_where_a_url_of_one_is_asked_for(fan: Fan) -> None:
+    assert "zk://" in fan("call", "--help").stdout
+    assert "zk://" in fan("help", "env").stdout
+    assert "zk://" in fan("--registry", "zoo://h", "discover", "list").stderr
+    assert "zk://" in fan("--registry", "h", "discover", "list").stderr
+
+
 # --- manual pages ---
 
 

@@ -109,6 +109,17 @@ def test_settings_show_a_reference_and_never_what_it_stands_for(fan: Fan, config
     assert "hunter3" not in fan("settings", "show", "--show-secrets", **vars).stdout
 
 
+def test_a_profile_that_is_none_is_2_and_says_where_they_are(fan: Fan, config: Path) -> None:
+    for args in (
+        ("profile", "show", "none"),
+        ("profile", "use", "none"),
+        ("--profile", "none", "discover", "list"),
+    ):
+        ran = fan(*args)
+        assert (ran.exit, ran.stdout) == (2, ""), ran
+        assert "fan profile list" in ran.stderr
+
+
 def test_a_profile_of_the_file_that_is_gone_can_be_replaced(fan: Fan, config: Path) -> None:
     config.write_text(f'profile = "gone"\n{USER}')
     assert fan("settings", "show").exit == 2

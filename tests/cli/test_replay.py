@@ -65,6 +65,11 @@ def test_a_check_prints_what_has_become_different(fan: Fan, tape: str) -> None:
     )  # fmt: skip
 
 
+def test_several_are_made_at_once_by_the_name_that_call_has_for_it(fan: Fan, tape: str) -> None:
+    ran = fan("replay", tape, "--check", "--concurrency", "2")
+    assert (ran.exit, ran.stdout) == (0, ""), ran
+
+
 def test_a_check_of_what_nobody_answers_says_so(fan: Fan, tape: str) -> None:
     ran = fan("replay", tape, "--check", "-p", "http://127.0.0.1:1", "--fail-fast")
     assert (ran.exit, ran.stdout) == (9, "")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fan.stores.sqlite import SqliteStore
 from tests.cli.conftest import Fan, envelope
 from tests.versions import World
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Terminal
 
 
 @pytest.fixture
@@ -134,6 +137,23 @@ def test_the_history_is_a_table(fan: Fan, world: World) -> None:
     assert (switched[3], switched[4], switched[5]) == (
         "switch (undone by 4)", "shop: 1.0.0 -> 2.0.0; config shop/theme", "new shop",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_a_time_in_the_history_is_never_broken(
+    fan: Fan, on_terminal: Terminal, world: World, columns: int
+) -> None:
+    fan("version", "switch", "shop=2", "stock=2", "-m", "two at once")
+    (newest, *_) = rows(fan("version", "history", "--json").stdout)
+    ran = on_terminal("version", "history", columns=columns, NO_COLOR="1")
+    assert newest["when"] in ran.stdout
+    assert max(map(len, ran.stdout.splitlines())) <= columns
+
+
+def test_a_share_without_a_version_is_told_in_the_words_of_the_help(fan: Fan) -> None:
+    ran = fan("version", "weight", "shop", "2")
+    assert (ran.exit, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("fan: usage: V=5% '2' is no weight\n")
 
 
 def test_canary_up_promote_and_abort(fan: Fan, world: World) -> None:

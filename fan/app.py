@@ -174,7 +174,8 @@ class App:
             routes,
             deployment=expand(routes.deployment),
             store=lambda: self.store,
-            follow=self._follow_rules if self._is_live else None,
+            mirror=self.mirror if self._is_live else None,
+            on_change=self.rebind,  # what was called directly may have another way by now
             check=self._check_transport,
             timeout=self.settings.timeout,
         )
@@ -183,13 +184,6 @@ class App:
         """Raise InvalidArgument for a transport that nobody brings, without making one."""
         if plugins.transport_name(name) not in self._given_transports:
             plugins.transport_class(name)
-
-    def _follow_rules(self, refresh: Callable[[], None]) -> None:
-        def changed() -> None:
-            refresh()
-            self.rebind()  # what was called directly may have another way by now
-
-        self.discovery.watch(changed)
 
     def _layers(self, settings: Settings) -> list[Middleware]:
         return plugins.default_middleware(
@@ -354,6 +348,8 @@ class App:
 
     def rebind(self) -> None:
         """Look again which endpoints are called directly."""
+        if self.routes is not None and self.endpoints:
+            self.routes.open()
         with self._binding:
             for endpoint in list(self.endpoints):
                 endpoint.client.rebind(endpoint)

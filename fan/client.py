@@ -96,6 +96,7 @@ class Client:
         endpoint = self._endpoints.get(target)
         if endpoint is None:
             endpoint = Endpoint(self, target)
+            self._sender.open_routes()
             self._app.enlist(endpoint)
             endpoint = self._endpoints.setdefault(target, endpoint)
         return endpoint
@@ -244,6 +245,7 @@ class Client:
 
     def resolve(self, service: str, method: str = "", *, kind: str = "call") -> Choice:
         """Where a call (or push) would go now, and why. Sends nothing."""
+        self._sender.open_routes()
         hosted = self._sender.hosted(service, self.options.want, method)
         if hosted is not None:
             why = ("hosted in this App: called directly",)

@@ -27,7 +27,8 @@ from typing import Any, ClassVar
 import msgspec
 
 from fan.errors import FanError, InvalidArgument
-from fan.stores.base import Store
+from fan.mirror import Mirror, State
+from fan.stores.base import Revision, Store
 
 #: Object of a config in the registry.
 _CONFIG = "config/{}"
@@ -56,8 +57,10 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RouteBook:
-    """The rules of one App as they stand. `follow` has a function called at every change of the
-    registry; `check` raises InvalidArgument for a transport that nobody brings."""
+    """The rules of one App as they stand. Those in configs are read by `open`, and follow the
+    `mirror` of the App from then on: `on_change` is called when they may have changed. Without one
+    they are read once, from the `store`. `check` raises InvalidArgument for a transport that nobody
+    brings."""
 
     def __init__(
         self,
@@ -65,20 +68,24 @@ class RouteBook:
         *,
         deployment: str,
         store: Callable[[], Store],
-        follow: Callable[[Callable[[], None]], Any] | None,
+        mirror: Mirror | None,
+        on_change: Callable[[], None],
         check: Callable[[str], object],
         timeout: float,
     ) -> None:
         """Raises InvalidArgument (bad_route) for a rule that cannot be meant."""
         self._check = check
         self._store = store
-        self._follow = follow
+        self._mirror = mirror
+        self._on_change = on_change
         self._timeout = timeout
         self._lock = threading.Lock()
         self._rules: dict[str, Rule] = {}
         #: Key of the rule -> object of its config, and the rule where there is none.
         self._live: dict[str, tuple[str, Rule | None]] = {}
-        self._is_read = False
+        #: What each of the configs held when it was looked at last.
+        self._bodies: dict[str, bytes | None] = {}
+        self._is_read = self._is_followed = False
         for name, value in routes.routes.items():
             if isinstance(value, Config):
                 key = f"{deployment}/{value.key}" if deployment else value.key
@@ -91,45 +98,75 @@ class RouteBook:
         return f"<RouteBook rules={sorted({*self._rules, *self._live})}>"
 
     def find(self, service: str, method: str) -> Rule | None:
-        """The rule for a call (a topic is its own `service`, without a method), or None. Reads the
-        registry at the first dynamic rule."""
-        if self._live and not self._is_read:
-            self._begin()
+        """The rule for a call (a topic is its own `service`, without a method), or None."""
+        self.open()
+        return self.at_hand(service, method)
+
+    def at_hand(self, service: str, method: str) -> Rule | None:
+        """The same, of the rules that were read before: this waits for nobody."""
         rules = self._rules
         return rules.get(f"{service}.{method}" if method else service) or rules.get(service)
 
-    def _begin(self) -> None:
-        with self._lock:
-            if self._is_read:
-                return
-            self._refresh()
-            self._is_read = True
-        if self._follow is not None:
-            try:
-                self._follow(self._refresh)
-            except FanError:  # the registry is down: asked again at the next call
-                self._is_read = False
-
-    def _refresh(self) -> None:
-        """Read the configs again. Where the registry is down what was known holds, or else the
-        defaults."""
+    def open(self) -> None:
+        """Read the dynamic rules, if there are any and that was not done. Where the registry is
+        down the defaults hold, and the next call asks again."""
+        if self._is_read or not self._live:
+            return
         objects = [object for object, _ in self._live.values()]
         try:
-            cut = self._store().read(objects, deadline=time.monotonic() + self._timeout)
+            # Never under a lock that `on_change` needs: the mirror tells of changes under its own.
+            if self._mirror is None:
+                deadline = time.monotonic() + self._timeout
+                is_new = self._take(self._store().read(objects, deadline=deadline).objects)
+            else:
+                self._mirror.use(*objects)
+                self._follow(self._mirror)
+                is_new = self._refresh()
         except FanError:
             for name, (_, default) in self._live.items():
                 if default is not None:
                     self._rules.setdefault(name, default)
             return
+        self._is_read = True
+        if is_new:
+            self._on_change()  # what was bound meanwhile went by the defaults
+
+    def _follow(self, mirror: Mirror) -> None:
+        with self._lock:
+            if self._is_followed:
+                return
+            self._is_followed = True
+
+        def changed(state: State) -> None:
+            if self._refresh():
+                self._on_change()
+
+        mirror.listen(changed)
+
+    def _refresh(self) -> bool:
+        """Take over what the mirror has; False where that is nothing new."""
+        assert self._mirror is not None
+        with self._lock:  # the newest state wins, whoever comes first
+            return self._take(self._mirror.state.objects)
+
+    def _take(self, objects: Mapping[str, Revision]) -> bool:
+        bodies = {
+            object: objects[object].body if object in objects else None
+            for object, _ in self._live.values()
+        }
+        if bodies == self._bodies:
+            return False
         rules = dict(self._rules)
         for name, (object, default) in self._live.items():
-            found = cut.objects.get(object)
-            rule = default if found is None else self._tolerated(name, found.body, default)
+            is_there = object in objects
+            rule = self._tolerated(name, bodies[object], default) if is_there else default
             if rule is None:
                 rules.pop(name, None)
             else:
                 rules[name] = rule
         self._rules = rules  # in one assignment: no call sees half of a change
+        self._bodies = bodies
+        return True
 
     def _tolerated(self, name: str, body: bytes | None, default: Rule | None) -> Rule | None:
         """What the registry holds is not to stop any call."""

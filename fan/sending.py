@@ -65,13 +65,19 @@ class Sender:
             chain = self._chains[call.policy] = client_chain(layers, self._pick, self._send)
         return chain
 
+    def open_routes(self) -> None:
+        """Have the rules at hand that calls with these options go by; under no lock."""
+        book = self._app.routes
+        if book is not None and self._is_open:
+            book.open()
+
     def hosted(self, service: str, want: str, method: str = "") -> Hosted | None:
         """The service hosted in this App that a call goes to directly, None where there is none or
         the options or a rule name another place."""
         if not self._may_stay or not self._app.dispatcher.hosting:
             return None
         book = self._app.routes
-        rule = book.find(service, method) if book is not None and self._is_open else None
+        rule = book.at_hand(service, method) if book is not None and self._is_open else None
         if rule is not None and (rule.url or rule.type not in ("auto", "local")):
             return None
         return self._app.hosted_for(service, want or self._options.want)

@@ -109,6 +109,18 @@ def test_a_config_is_followed_live_and_has_a_default(make: Any, store: MemorySto
     assert price() == "recorded"
 
 
+def test_a_config_is_followed_though_nothing_else_changes(make: Any, store: MemoryStore) -> None:
+    app = make(routes=rules(users=fan.Config("way", default={"type": "local"})))
+    assert app.routes.find("users", "get").type == "local"
+    changed = threading.Event()
+    app.mirror.listen(lambda _: changed.set())
+    for way in ("http", "local"):
+        changed.clear()
+        write(store, "way", {"type": way})
+        assert changed.wait(10.0)
+        assert app.routes.find("users", "get").type == way
+
+
 def test_a_deployment_comes_before_the_keys(
     make: Any, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

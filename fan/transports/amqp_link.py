@@ -49,8 +49,11 @@ class Link:
         self._is_over = False
         self._delay = 0.0
         self._retry: Any = None
-        # What pika tells as errors is told by ours; a program without a log shows it to nobody.
-        logging.getLogger("pika").addHandler(_QUIET)
+        #: Whether it was told that the connection is gone.
+        self._is_told = False
+        # What pika tells as errors, in a dozen lines each, is told by ours.
+        if not _PIKA.level:
+            _PIKA.setLevel(logging.CRITICAL)
         _LINKS.add(self)
 
     def __repr__(self) -> str:
@@ -177,6 +180,9 @@ class Link:
             connection.close()
             return
         self.state, self._delay, self.is_blocked = "up", 0.0, False
+        if self._is_told:
+            self._is_told = False
+            logging.getLogger("fan").warning("%s is there again", self.url)
         connection.add_on_connection_blocked_callback(guarded(self._blocked))
         connection.add_on_connection_unblocked_callback(guarded(self._unblocked))
         for part in list(self.parts):
@@ -193,7 +199,7 @@ class Link:
         failure = connecting(self.url, self.place.user, exc)
         for part in list(self.parts):
             part.refused(failure)
-        self._reconnect()
+        self._reconnect(failure.message)
 
     def _closed(self, connection: Any, exc: BaseException) -> None:
         if connection is not self.connection:
@@ -205,11 +211,14 @@ class Link:
         self.state, self.is_blocked = "down", False
         for part in list(self.parts):
             part.lost(lost(self.url, exc))
-        self._reconnect()
+        self._reconnect(f"the connection to {self.url} was lost: {exc}")
 
-    def _reconnect(self) -> None:
+    def _reconnect(self, why: str) -> None:
         if self.state != "down" or not any(part.is_lasting for part in self.parts):
             return
+        if not self._is_told:  # once: a log is no place for a loop
+            self._is_told = True
+            logging.getLogger("fan").warning("%s; trying again", why)
         self._retry = self.later(self._delay, self.want)
         self._delay = min(MAX_DELAY, 2 * self._delay or DELAY)
 
@@ -313,7 +322,7 @@ class Part:
         """Send what waited for the channel."""
 
 
-_QUIET = logging.NullHandler()
+_PIKA = logging.getLogger("pika")
 _LINKS: weakref.WeakSet[Link] = weakref.WeakSet()
 #: Links of a parent: kept, because nobody may close their sockets any more.
 _INHERITED: list[Link] = []

@@ -116,7 +116,14 @@ class Connection(SelectConnection):  # type: ignore[misc]
 
     def drop(self) -> None:
         """Close the socket, without a word to a broker that does not answer."""
-        self._terminate_stream(StreamLostError("the broker did not answer"))
+        if not self.is_closed:
+            self._terminate_stream(StreamLostError("the broker did not answer"))
+
+    def _on_connection_workflow_done(self, conn_or_exc: Any) -> None:
+        # Where a login is given up pika passes the class of its exception, and then trips over it
+        # before anybody is told.
+        done = conn_or_exc() if isinstance(conn_or_exc, type) else conn_or_exc
+        super()._on_connection_workflow_done(done)
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if not self._frames:

@@ -78,7 +78,10 @@ class Load:
 
 @pytest.mark.timeout(240)
 def test_a_broker_that_is_killed_and_comes_back_loses_no_confirmed_push(
-    new_rabbitmq: Callable[..., RabbitMQ], make: Make, serve: Serve
+    new_rabbitmq: Callable[..., RabbitMQ],
+    make: Make,
+    serve: Serve,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     broker = new_rabbitmq()
     handler = Handler()
@@ -105,6 +108,10 @@ def test_a_broker_that_is_killed_and_comes_back_loses_no_confirmed_push(
         return all(handled[body] for body in load.confirmed)
 
     until(all_were)
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("was lost: " in line for line in told) == 1  # once, however often it was tried
+    assert sum("is there again" in line for line in told) == 1
+    assert not [record for record in caplog.records if record.name.startswith("pika")]
 
 
 @pytest.mark.timeout(120)

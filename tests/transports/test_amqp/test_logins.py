@@ -105,3 +105,18 @@ def test_a_closed_transport_refuses_and_fails_what_waits(make: Make) -> None:
         assert failure(lambda: waiting.result(HANG)).reason == "connect_failed"
         error = failure(lambda: transport.call(transport.home(), a_call()))
         assert (error.code, error.executed) == ("unavailable", "no")
+
+
+def test_a_login_that_is_given_up_is_no_error_in_the_log(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(HANG)
+        transport = make(f"amqp://127.0.0.1:{silent.getsockname()[1]}/")
+        waiting: Future[Any] = transport.submit(transport.home(), a_call(timeout_ms=60_000))
+        there, _ = silent.accept()
+        with there:
+            assert there.recv(4) == b"AMQP"
+            transport.close()
+    assert failure(lambda: waiting.result(HANG)).reason == "connect_failed"
+    assert [record.getMessage() for record in caplog.records if record.name == "fan"] == []

@@ -68,6 +68,8 @@ class Policies:
         self.given = {name: check_policy(name, policy) for name, policy in given.items()}
         self._found: dict[tuple[str, str], tuple[tuple[Any, ...], Overrides]] = {}
         self._layers: dict[Overrides, list[Middleware]] = {}
+        #: What was wrong with the policy of a service, as it was told last.
+        self._told: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -134,7 +136,9 @@ class Policies:
         except InvalidArgument as exc:
             import logging
 
-            logging.getLogger("fan").warning("%s; it is left out", exc)
+            if self._told.get(service) != str(exc):  # once, not for each of the methods
+                self._told[service] = str(exc)
+                logging.getLogger("fan").warning("%s; it is left out", exc)
             return {}
 
 

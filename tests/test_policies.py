@@ -128,6 +128,16 @@ def test_what_the_registry_cannot_mean_is_left_out(
     assert shop.runs == 2
 
 
+def test_a_policy_that_cannot_be_meant_is_told_once_by_an_app(
+    make: Any, store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(store, {"retrys": 3})
+    app = make(Shop())
+    app.start()  # follows it for each of the methods
+    told = [record for record in caplog.records if "it is left out" in record.getMessage()]
+    assert len(told) == 1
+
+
 def test_the_serving_side_follows_too(make: Any, store: MemoryStore) -> None:
     server = make(Shop())
     server.start()

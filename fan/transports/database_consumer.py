@@ -107,7 +107,12 @@ class Consumer:
         if answer.code == "unavailable" and answer.reason in REFUSALS and answer.executed == "no":
             return Outcome(claimed, "back", delay=0.0 if self.is_draining else REFUSED)
         if claimed.attempt + 1 >= self._desk.deliveries:
-            return Outcome(claimed, "dead", _error(answer))
+            error = _error(answer)
+            logging.getLogger("fan").error(
+                "a message of %s is dead after %d deliveries: %s",
+                self.queue, claimed.attempt + 1, error,
+            )  # fmt: skip
+            return Outcome(claimed, "dead", error)
         delay = min(MAX_DELAY, DELAY * GROWTH**claimed.attempt)
         return Outcome(claimed, "later", delay=delay)
 

@@ -78,6 +78,10 @@ class Settler:
             logging.getLogger("fan").warning("%r is given up: %s", message, told(why))
             self.acknowledge(lane, message)
             return
+        logging.getLogger("fan").error(
+            "a message of %s is dead after %d deliveries: %s",
+            source.stream, message.deliveries - uncounted, told(why),
+        )  # fmt: skip
         own = {ERROR, DELIVERIES, AT}
         fields = [
             part

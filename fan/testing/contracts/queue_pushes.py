@@ -59,6 +59,14 @@ class Pushes(QueueHarness):
         assert letter.error.startswith("unknown")
         assert "there is no place for tea" in letter.error
 
+    def test_a_dead_letter_stands_in_the_log(
+        self, client: App, sender: Caller, box: Inbox, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        sender.push("inbox.refuse", "bad")
+        (letter,) = self.dead(client)
+        (told,) = [r.getMessage() for r in caplog.records if "is dead after" in r.getMessage()]
+        assert told.endswith(f"is dead after 3 deliveries: {letter.error}")
+
     def test_a_push_that_fails_at_first_is_handled_in_the_end(
         self, client: App, sender: Caller, box: Inbox
     ) -> None:

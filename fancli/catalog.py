@@ -18,10 +18,12 @@ _WHOLE = 10_000
 
 
 def version_rows(info: ServiceInfo) -> list[dict[str, Any]]:
-    """One row for each version, the oldest first; `weight` is in basis points."""
+    """One row for each version, the oldest first; `weight` is in basis points, None where no route
+    says where the calls go."""
     from fan import plugins
 
     weights = info.route.versions if info.route is not None else {}
+    unnamed = None if info.is_unrouted else 0
     rows = []
     for version in versions(info):
         instances = [i for i in info.instances if i.version == version]
@@ -30,7 +32,7 @@ def version_rows(info: ServiceInfo) -> list[dict[str, Any]]:
             {
                 "service": info.name,
                 "version": version,
-                "weight": weights.get(version, 0),
+                "weight": weights.get(version, unnamed),
                 "up": sum(i.state == "up" for i in instances),
                 "all": len(instances),
                 "transports": sorted({plugins.transport_name(scheme) for scheme in schemes}),
@@ -42,9 +44,10 @@ def version_rows(info: ServiceInfo) -> list[dict[str, Any]]:
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of `version_rows` for a person: `100%`, `1/2`."""
+    weight = row["weight"]
     return {
         **row,
-        "weight": f"{row['weight'] * 100 / _WHOLE:g}%",
+        "weight": "unrouted" if weight is None else f"{weight * 100 / _WHOLE:g}%",
         "up": f"{row['up']}/{row['all']}",
     }
 

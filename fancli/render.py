@@ -39,6 +39,8 @@ def hint_for(code: str, reason: str, target: str, details: Any = None) -> str:
     """What a person can do about an error, or nothing. Names in the details that are alike come
     first."""
     said = _HINTS.get((code, reason), "")
+    if reason == "connect_failed" and not target:
+        return ""  # not a service but the registry, which the message speaks of
     service = target.rpartition(".")[0] or target
     hint = said.format(service=service or "SERVICE", target=target or "SERVICE.METHOD")
     similar = details.get("similar") if isinstance(details, dict) else None

@@ -8,19 +8,19 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from processes import fan_program
 
 from fan import Configs
 from fan.plugins import open_store
+from fan.stores.zookeeper_layout import bucket_of
 from fan.tools.servers_zookeeper import ZooKeeper
 
 FEW, MANY = 10, 100_000
 ROUNDS = 31
 READS = 200
-#: Configs of one generation: ZooKeeper takes no more in one transaction.
-AT_ONCE = 1000
 
 
 def run() -> list[dict[str, Any]]:
@@ -47,9 +47,17 @@ def rows_of(kind: str, registries: dict[int, str]) -> list[dict[str, Any]]:
 def fill(url: str, count: int) -> None:
     with open_store(url, "default") as store:
         config = Configs(lambda: store, live=False, timeout=60.0)
-        for start in range(0, count, AT_ONCE):
-            end = min(start + AT_ONCE, count)
-            config.apply({f"bench/{number}": {"n": number} for number in range(start, end)})
+        for together in groups(count):
+            config.apply({f"bench/{number}": {"n": number} for number in together})
+
+
+def groups(count: int) -> Iterable[list[int]]:
+    """Numbers whose pins are kept in one page: ZooKeeper writes a page anew for each change, and
+    takes no more than a megabyte at once."""
+    found: dict[int, list[int]] = {}
+    for number in range(count):
+        found.setdefault(bucket_of(f"config/bench/{number}"), []).append(number)
+    return found.values()
 
 
 def interleaved(registries: dict[int, str], measure: Any) -> tuple[float, float]:

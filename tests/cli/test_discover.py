@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cli.conftest import envelope
+from fan.plugins import open_store
+from fan.stores.base import Change, Plan
+from tests.cli.conftest import HANG, envelope
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Fan, Ran
@@ -300,3 +303,22 @@ def test_a_listing_that_is_watched_prints_what_changes(
     watched.wait_for("0/1", "stdout")
     watched.send(signal.SIGINT)
     assert watched.wait() == 130
+
+
+def test_a_service_without_a_route_is_listed_as_unrouted(
+    fan: Fan, serve: Serve, registry_url: str
+) -> None:
+    serve("store-1")
+    with open_store(registry_url, "default") as store:
+        change = Change(object="route/store", unpin=True)
+        store.commit(Plan(changes=(change,), verb="test"), deadline=time.monotonic() + HANG)
+    assert fan("discover", "list").stdout.split("\t")[:3] == ["store", "1.0.0", "unrouted"]
+    assert envelope(fan("discover", "list", "--json"))["weight"] is None
+    assert "unrouted" in fan("discover", "show", "store").stderr
+
+
+def test_a_registry_that_is_away_is_not_taken_for_a_service(fan: Fan) -> None:
+    ran = fan("config", "list", FAN_REGISTRY="zk://127.0.0.1:1/x")
+    assert ran.exit == 6
+    assert "FAN_REGISTRY" in ran.stderr
+    assert "SERVICE" not in ran.stderr

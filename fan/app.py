@@ -335,7 +335,7 @@ class App:
         return next((h for h in candidates if h.version == version), None)
 
     def _routed_version(self, service: str, unrouted: str) -> str | None:
-        info = self._known(service)
+        info = self.discovery.at_hand(service) or self._known(service)
         if info is None:
             return unrouted  # what is hosted answers
         route = info.route
@@ -350,10 +350,18 @@ class App:
         """Look again which endpoints are called directly."""
         if self.routes is not None and self.endpoints:
             self.routes.open()
+        self._look_up_hosted()
         with self._binding:
             for endpoint in list(self.endpoints):
                 endpoint.client.rebind(endpoint)
         self._follow_routes()
+
+    def _look_up_hosted(self) -> None:
+        """Have what is hosted at hand: reading it under `_binding` could wait for the mirror, which
+        waits for `_binding` when it tells of a change."""
+        if self.is_started:
+            for hosted in self.dispatcher.hosting:
+                self._known(hosted.name)
 
     def _follow_routes(self) -> None:
         """Serve as the registry has it: not what is retired, and through the layers that the
@@ -390,6 +398,7 @@ class App:
 
     def enlist(self, endpoint: Endpoint) -> None:
         """Tell an endpoint where it is called, now and at every change."""
+        self._look_up_hosted()
         with self._binding:  # a change meanwhile would not find it, or be undone by the older one
             self.endpoints.add(endpoint)
             endpoint.client.rebind(endpoint)

@@ -140,6 +140,10 @@ class Discovery(Registrar):
             self._pinned[info.name, gen] = cut
         return routed(info, cut.objects, gen)
 
+    def at_hand(self, name: str) -> ServiceInfo | None:
+        """A service as it was looked up last, None where it was not: this waits for nobody."""
+        return self._cache.get(name)
+
     def is_cached(self, name: str) -> bool:
         """Whether a look-up of that service reads no store."""
         return name in self._cache

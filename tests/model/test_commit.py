@@ -28,6 +28,7 @@ class Rule(Enum):
     CHECKED_INSIDE = "dependencies are judged on the pins that were read last"
     OP_NODE = "the op is looked up, and its node is a part of the transaction"
     REFUSAL_NODE = "a refusal is the op's outcome before it is told"
+    #: Needed where as many generations as are kept can come between two steps of a client.
     REFUSAL_COMPARED = "a refusal is written only where the head is as it was read"
     FLOOR = "an op that was planned below the floor has an unknown outcome"
 
@@ -188,12 +189,12 @@ class Committing:
         return state._replace(clients=(clients[0], clients[1]))
 
     def is_compared(self, sent: Sent) -> bool:
-        return self.has(Rule.HEAD_COMPARED if sent.what == "commit" else Rule.REFUSAL_COMPARED)
+        """Whether a transaction holds only where the head is as it was read."""
+        rules = {"commit": Rule.HEAD_COMPARED, "refusal": Rule.REFUSAL_COMPARED}
+        return sent.what in rules and self.has(rules[sent.what])
 
     def may_hold(self, state: State, sent: Sent) -> bool:
-        """Whether a transaction that is late can still do anything."""
-        same = sent.head.version == state.head.version
-        return same or sent.what == "head" or not self.is_compared(sent)
+        return sent.head.version == state.head.version or not self.is_compared(sent)
 
     def arrive(self, state: State, sent: Sent) -> tuple[State, bool]:
         """A transaction reaches the server: the state after it, and whether it held."""
@@ -258,7 +259,7 @@ def told_of_x(states: set[State], what: str) -> set[bool]:
     return {
         any(plan.op == "x" for plan, _ in state.history)
         for state in states
-        if ("x", what, 0) in {(op, told, 0) for op, told, _ in state.clients[0].told}
+        if any(told == what for _, told, _ in state.clients[0].told)
     }
 
 

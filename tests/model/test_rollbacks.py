@@ -1,12 +1,13 @@
 """A model of rollbacks: all histories of up to five operations on a route and a config, which an
-adoption and a first value precede.
+adoption and a first value precede, and on two routes, which two adoptions precede.
 
 Each rule can be switched off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from tests.model.explorer import Counterexample, explore
 
 OPERATIONS = 5
 
-#: The revisions of the route and of the config; 0 for none.
+#: The revisions of the first object, a route, and of the second, mostly a config; 0 for none.
 Pins = tuple[int, int]
 
 
@@ -56,7 +57,7 @@ class Refused(Exception):
 
 class State(NamedTuple):
     log: tuple[Made, ...]
-    #: Of each revision, which is the number of its generation: the ones that its objects had before.
+    #: Of each generation, whose number its revisions bear: the pins that they were made upon.
     parents: tuple[Pins, ...]
     #: Of each revision the first one of the same value.
     values: tuple[int, ...]
@@ -71,33 +72,31 @@ def merged(pins: Pins, moved: dict[int, int]) -> Pins:
 
 
 class Rollbacks:
-    def __init__(self, without: Rule | None = None) -> None:
+    def __init__(self, without: Rule | None = None, routes: int = 1) -> None:
         self.without = without
+        self.routes = routes
 
     def has(self, rule: Rule) -> bool:
         return rule is not self.without
 
     def first(self) -> State:
-        adopted = Made("adopt", (0, 0), (1, 0))
-        return State((adopted, Made("set", (1, 0), (1, 2))), ((0, 0), (1, 0)), (1, 2))
+        verb = "set" if self.routes == 1 else "adopt"
+        log = (Made("adopt", (0, 0), (1, 0)), Made(verb, (1, 0), (1, 2)))
+        return State(log, ((0, 0), (1, 0)), (1, 2))
 
     def steps(self, state: State) -> Iterator[tuple[str, State]]:
         if len(state.log) >= len(self.first().log) + OPERATIONS:
             return
         gen = len(state.log) + 1
         yield "switch", self.write(state, "switch", {0: gen})
-        yield "set", self.write(state, "set", {1: gen})
+        yield "change the second", self.write(state, "set", {1: gen})
         yield "switch both", self.write(state, "switch", {0: gen, 1: gen})
         for name, after in (("rollback", self.rollback), ("config rollback", self.config)):
-            try:
+            with contextlib.suppress(Refused):
                 yield name, after(state)
-            except Refused:
-                pass
         for number in range(1, gen):
-            try:
+            with contextlib.suppress(Refused):
                 yield f"rollback {number}", self.undo(state, number)
-            except Refused:
-                pass
 
     def write(self, state: State, verb: str, moved: dict[int, int], undone: int = 0) -> State:
         """One more generation."""
@@ -113,12 +112,14 @@ class Rollbacks:
         if not self.has(Rule.NO_CANDIDATE):
             found = [gen for gen, made in enumerate(state.log, 1) if 0 in made.moved]
         elif not self.has(Rule.SETS_STAY):
-            found = sorted(state.pins)
+            found = list(state.pins)
         else:
-            found = [state.pins[0]]
-        if not found or (state.log[found[-1] - 1].verb == "adopt" and self.has(Rule.ADOPTION)):
+            found = list(state.pins[: self.routes])
+        if self.has(Rule.ADOPTION):
+            found = [gen for gen in found if gen and state.log[gen - 1].verb != "adopt"]
+        if not any(found):
             raise Refused("nothing_to_undo")
-        return found[-1]
+        return max(found)
 
     def undo(self, state: State, gen: int) -> State:
         """Each object of the generation that is still at its revision returns to the one before."""
@@ -147,6 +148,8 @@ class Rollbacks:
 
     def config(self, state: State) -> State:
         """Pin the parent of what is pinned."""
+        if self.routes == 2:
+            raise Refused("no_such_config")
         if self.has(Rule.PARENT):
             parent = state.parents[state.pins[1] - 1][1] if state.pins[1] else 0
         else:
@@ -156,9 +159,10 @@ class Rollbacks:
         return self.back(state, {1: parent}, 0)
 
     def broken(self, state: State) -> str | None:
-        if not state.pins[0]:
+        if not all(state.pins[: self.routes]):
             return "an adopted route stays routed"
-        return self.broken_by_last(state) or self.broken_walk(state)
+        promise = self.broken_by_last(state) or self.broken_walk(state, self.rollback)
+        return promise or self.broken_walk(state, self.config)
 
     def broken_by_last(self, state: State) -> str | None:
         """What the newest generation did, where it was a rollback, to what it undid."""
@@ -174,24 +178,22 @@ class Rollbacks:
                 return "all of a generation is undone, and nothing else"
         return None
 
-    def broken_walk(self, state: State) -> str | None:
-        """Where rollbacks that are repeated from here lead."""
-        for object, again in ((0, self.rollback), (1, self.config)):
-            at, seen = state, [self.value(state, object)]
-            while True:
-                try:
-                    after = again(at)
-                except Refused as refused:
-                    if refused.gen and object == 0:
-                        return self.broken_refusal(at, refused.gen)
-                    break
-                if object == 0 and not after.log[-1].moved.count(0):
-                    return "a rollback leaves a config that was changed alone"
-                if self.value(after, object) in seen:
-                    return "rollbacks walk back and never to and fro"
-                seen.append(self.value(after, object))
-                at = after
-        return None
+    def broken_walk(self, state: State, again: Callable[[State], State]) -> str | None:
+        """Where one kind of rollback leads that is repeated from here."""
+        seen = {self.seen(state)}
+        while True:
+            try:
+                after = again(state)
+            except Refused as refused:
+                return self.broken_refusal(state, refused.gen) if refused.gen else None
+            if not all(after.pins[: self.routes]):
+                return "an adopted route stays routed"
+            if after.log[-1].undone and not any(o < self.routes for o in after.log[-1].moved):
+                return "a rollback leaves a config that was changed alone"
+            if self.seen(after) in seen:
+                return "rollbacks walk back and never to and fro"
+            seen.add(self.seen(after))
+            state = after
 
     def broken_refusal(self, at: State, named: int) -> str | None:
         """A rollback was refused for the sake of that generation: a change of what it would undo,
@@ -202,8 +204,10 @@ class Rollbacks:
             return "a refusal names the change that is in the way"
         return None
 
-    def value(self, state: State, object: int) -> int:
-        return state.values[state.pins[object] - 1] if state.pins[object] else 0
+    def seen(self, state: State) -> Pins:
+        """The values that are in force."""
+        first, second = (state.values[pin - 1] if pin else 0 for pin in state.pins)
+        return first, second
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +216,7 @@ def states() -> set[State]:
 
 
 def refusals(states: set[State]) -> Iterator[tuple[State, int, int]]:
-    """Of every rollback of a generation that an overlap refuses: where, which, and what it names."""
+    """Of every rollback of a generation that conflicts: where, which, and what it names."""
     for state in states:
         for gen in range(1, len(state.log) + 1):
             try:
@@ -224,6 +228,11 @@ def refusals(states: set[State]) -> Iterator[tuple[State, int, int]]:
 
 def test_rollbacks_walk_back_and_end(states: set[State]) -> None:
     assert max(len(state.log) for state in states) == len(Rollbacks().first().log) + OPERATIONS
+
+
+def test_rollbacks_of_two_routes_walk_back_and_end() -> None:
+    found = explore(Rollbacks(routes=2))
+    assert max(len(state.log) for state in found) == len(Rollbacks().first().log) + OPERATIONS
 
 
 def test_an_overlap_names_a_later_change_of_the_same_object(states: set[State]) -> None:

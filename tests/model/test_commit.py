@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -93,6 +93,13 @@ class State(NamedTuple):
     is_met: bool
 
 
+def changed(state: State, number: int, **changes: Any) -> State:
+    """The state in which one client is changed."""
+    clients = list(state.clients)
+    clients[number] = clients[number]._replace(**changes)
+    return state._replace(clients=(clients[0], clients[1]))
+
+
 class Committing:
     def __init__(self, without: Rule | None = None) -> None:
         self.without = without
@@ -116,19 +123,16 @@ class Committing:
     def client(self, state: State, number: int) -> Iterator[tuple[str, State]]:
         client = state.clients[number]
 
-        def now(state: State, **changes: object) -> State:
-            changed = state.clients[number]._replace(**changes)  # type: ignore[arg-type]
-            others = state.clients
-            both = (changed, others[1]) if number == 0 else (others[0], changed)
-            return state._replace(clients=both)
+        def now(**changes: Any) -> State:
+            return changed(state, number, **changes)
 
         if client.plan is None:
             for plan in self.plans(state.head, client.left):
-                yield f"plan {plan}", now(state, plan=plan, left=client.left[1:])
+                yield f"plan {plan}", now(plan=plan, left=client.left[1:])
             return
         op = client.plan.op
         if client.sent is not None:
-            after, is_done = self.arrive(state, client.sent)
+            after, is_done = self.arrive(now(sent=None), client.sent)
             if not is_done:
                 outcome = None
             elif client.sent.what == "refusal":
@@ -136,20 +140,23 @@ class Committing:
             else:
                 outcome = (op, "applied", after.head.gen)
             name = f"{client.sent.what} of {op} is answered"
-            yield name, self.told(now(after, sent=None), number, outcome)
+            yield name, self.told(after, number, outcome)
             late = state.late | ({client.sent} if self.may_hold(state, client.sent) else set())
-            yield f"{op} gives up waiting", now(state, sent=None)._replace(late=late)
+            yield f"{op} gives up waiting", now(sent=None)._replace(late=late)
         elif client.head is None:
-            yield f"{op} reads the head", now(state, head=state.head)
+            yield f"{op} reads the head", now(head=state.head)
         else:
-            yield self.decide(now(state, head=None), number, client.plan, client.head)
+            yield self.decide(now(head=None), number, client.plan, client.head)
 
     def plans(self, head: Head, left: str) -> Iterator[Plan]:
+        """What the client may set out to do: all that fits, by what there is now."""
         for op in left[:1]:
             for object in "a" if op == "x" else "ab":
-                yield Plan(op, object, head.pin(object), False, head.gen)
-                if op != "x" and head.pin(object):
-                    yield Plan(op, object, head.pin(object), True, head.gen)
+                pin = head.pin(object)
+                if not all(head.moved(object, head.gen + 1)):
+                    yield Plan(op, object, pin, False, head.gen)
+                if op != "x" and pin:
+                    yield Plan(op, object, pin, True, head.gen)
 
     def decide(self, state: State, number: int, plan: Plan, head: Head) -> tuple[str, State]:
         """Look up the op, then judge the plan on the head that was read before."""
@@ -168,25 +175,18 @@ class Committing:
         is_met = state.is_met or plan.op != "x"
         is_same = head.pin(plan.object) == plan.before or not self.has(Rule.PINS_COMPARED)
         if is_fit and is_met and is_same:
-            return f"{plan.op} sends", self.sending(state, number, Sent("commit", plan, head))
+            return f"{plan.op} sends", changed(state, number, sent=Sent("commit", plan, head))
         if self.has(Rule.REFUSAL_NODE):
-            return f"{plan.op} refuses", self.sending(state, number, Sent("refusal", plan, head))
+            return f"{plan.op} refuses", changed(state, number, sent=Sent("refusal", plan, head))
         return name, self.told(state, number, (plan.op, "refused", 0))
-
-    def sending(self, state: State, number: int, sent: Sent) -> State:
-        clients = list(state.clients)
-        clients[number] = clients[number]._replace(sent=sent)
-        return state._replace(clients=(clients[0], clients[1]))
 
     def told(self, state: State, number: int, outcome: tuple[str, str, int] | None) -> State:
         """The outcome; x is then sent again, by somebody who does not know it, and so forever."""
         if outcome is None:
             return state
-        clients = list(state.clients)
-        told = clients[number].told | {outcome}
-        plan = clients[number].plan if number == 0 else None
-        clients[number] = clients[number]._replace(told=told, plan=plan)
-        return state._replace(clients=(clients[0], clients[1]))
+        client = state.clients[number]
+        plan = client.plan if number == 0 else None
+        return changed(state, number, told=client.told | {outcome}, plan=plan)
 
     def is_compared(self, sent: Sent) -> bool:
         """Whether a transaction holds only where the head is as it was read."""

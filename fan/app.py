@@ -566,6 +566,8 @@ _APPS: weakref.WeakSet[App] = weakref.WeakSet()
 def _forked() -> None:
     """A child shares nothing with its parent but what it is told here: its Apps start over."""
     for app in tuple(_APPS):
+        if app._is_closed:
+            continue
         app._lock = threading.RLock()
         app._binding = threading.RLock()
         app.is_started = False

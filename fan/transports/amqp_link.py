@@ -211,12 +211,13 @@ class Link:
         self.state, self.is_blocked = "down", False
         for part in list(self.parts):
             part.lost(lost(self.url, exc))
-        self._reconnect(f"the connection to {self.url} was lost: {exc}")
+        self._reconnect(f"the connection to {self.url} was lost: {exc}", is_news=True)
 
-    def _reconnect(self, why: str) -> None:
+    def _reconnect(self, why: str, *, is_news: bool = False) -> None:
         if self.state != "down" or not any(part.is_lasting for part in self.parts):
             return
-        if not self._is_told:  # once: a log is no place for a loop
+        # Once: a log is no place for a loop. Who cannot connect at all is told by an error.
+        if is_news and not self._is_told:
             self._is_told = True
             logging.getLogger("fan").warning("%s; trying again", why)
         self._retry = self.later(self._delay, self.want)

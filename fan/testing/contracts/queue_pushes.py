@@ -321,8 +321,9 @@ class Pushes(QueueHarness):
             service.wait_tags(n)
             self.settle(client)
             counts.append((threading.active_count(), _descriptors()))
-        assert counts[1][0] <= counts[0][0]
-        assert counts[1][1] <= counts[0][1]
+        # A pool may begin one of its few threads late; what leaks would do so 800 times more.
+        assert counts[1][0] < counts[0][0] + 10
+        assert counts[1][1] < counts[0][1] + 10
 
 
 def _descriptors() -> int:

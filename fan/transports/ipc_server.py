@@ -71,7 +71,8 @@ class UnixListener(Listener):
         self._sock.close()
         threads = [*self._greeting.values(), *self._sessions.values()]
         for sock in list(self._greeting):
-            hang_up(sock)
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RD)  # its thread has something left to say
         for session in list(self._sessions):
             session.hang_up()
         until = time.monotonic() + 1.0
@@ -128,11 +129,15 @@ class UnixListener(Listener):
                 sock.close()
 
     def _serve(self, sock: socket.socket) -> None:
-        session = None
+        session, is_greeted = None, False
         self._greeting[sock] = threading.current_thread()
         try:
             if not self._stopping.is_set():  # `close` may have looked before this was there
-                session = self._greet(sock)
+                wire = Wire(sock, self.max_body + frames.ENVELOPE)
+                deadline = time.monotonic() + GREETING
+                wire.write(frames.hello(frames.SERVER), deadline)
+                is_greeted = True
+                session = self._greet(wire, deadline, peer_of(sock))
                 self._sessions[session] = threading.current_thread()
                 self._greeting.pop(sock)
                 if self.is_draining:  # `drain` may have looked before this session was there
@@ -143,6 +148,9 @@ class UnixListener(Listener):
             pass
         finally:
             if session is None:
+                if is_greeted and self._stopping.is_set():  # what it may have sent never runs
+                    with suppress(OSError):
+                        sock.send(frames.frame(frames.GOAWAY, 0), socket.MSG_DONTWAIT)
                 sock.close()
                 self._greeting.pop(sock)
             else:
@@ -153,12 +161,8 @@ class UnixListener(Listener):
             if self.is_draining:
                 self.notify()
 
-    def _greet(self, sock: socket.socket) -> Session:
-        wire = Wire(sock, self.max_body + frames.ENVELOPE)
-        deadline = time.monotonic() + GREETING
-        wire.write(frames.hello(frames.SERVER), deadline)
+    def _greet(self, wire: Wire, deadline: float, peer: str) -> Session:
         mode = wire.read_hello(deadline)
-        peer = peer_of(sock)
         if mode == frames.SHARED:
             return SharedSession(self, wire, peer)
         if mode == frames.EXCLUSIVE:

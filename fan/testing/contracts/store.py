@@ -334,7 +334,7 @@ class StoreContract:
             a.commit(stale, deadline=soon())
         assert caught.value.reason == "conflict"
         assert caught.value.details == {"object": "config/x", "gen": 2, "rev": 2, "expected": 1}
-        assert "generation 2" in str(caught.value)
+        assert "config x was changed in generation 2" in str(caught.value)
         assert bodies(a) == {"x": "2"}
 
     def test_a_change_to_something_else_is_no_conflict(self, store: OpenStore) -> None:

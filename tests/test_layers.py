@@ -91,6 +91,7 @@ TABLE: dict[str, Row] = {
     "fan.transports.http_proxy": row(IMPLEMENTATION, "httpx", family="http"),
     "fan.transports.http_server": row(IMPLEMENTATION, "uvicorn", family="http"),
     "fan.transports.http_wire": row(IMPLEMENTATION, family="http"),
+    "fan.transports.http_waiting": row(IMPLEMENTATION, family="http"),
     "fan.transports.http_workers": row(IMPLEMENTATION, family="http"),
     "fan.transports.amqp": row(IMPLEMENTATION, family="amqp"),
     "fan.transports.amqp_broker": row(IMPLEMENTATION, family="amqp"),

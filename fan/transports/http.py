@@ -24,6 +24,7 @@ from fan.model import Address
 from fan.transports import http_wire as wire
 from fan.transports.base import Handler, Listener, Transport, deadline_of
 from fan.transports.http_client import Link, Links, Reply, lost
+from fan.transports.http_waiting import Place, Waiting
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -51,6 +52,7 @@ class HttpTransport(Transport):
         self._max_body = settings.max_body if settings is not None else MAX_BODY
         self._links = Links()
         self._workers: Workers | None = None
+        self._waiting = Waiting()
         self._proxied: Proxied | None = None
 
     def __repr__(self) -> str:
@@ -126,6 +128,8 @@ class HttpTransport(Transport):
                 link = self._links.connect(origin, deadline)
             flight.use(link, "connected")
             reply = Reply(self._max_body)
+            if time.monotonic() >= deadline:
+                raise TimeoutError  # here, where nothing was sent
             try:
                 link.send(head, body, deadline)
             except TimeoutError:
@@ -162,10 +166,11 @@ class HttpTransport(Transport):
         future: Future[Response] = Future()
         flight = Flight()
         deadline = deadline_of(request)
+        place = Place(lambda: _settle(future.set_exception, self._unsent(request, flight)))
 
         def run() -> None:
             # The future stays pending, for a running one cannot be cancelled.
-            if future.cancelled():
+            if not place.claim() or future.cancelled():
                 return
             try:
                 response = self._call(address, request, deadline, flight)
@@ -176,12 +181,16 @@ class HttpTransport(Transport):
 
         future.add_done_callback(lambda f: flight.cancel() if f.cancelled() else None)
         try:
-            self._pool().run(run)
+            if not self._pool().run(run):
+                self._waiting.add(deadline, place)
         except RuntimeError:
-            future.set_exception(
-                Unavailable("the http transport is closed", reason="connect_failed")
-            )
+            _settle(future.set_exception, self._unsent(request, flight))
         return future
+
+    def _unsent(self, request: Request, flight: Flight) -> FanError:
+        if self._links.is_closed:
+            return Unavailable("the http transport is closed", reason="connect_failed")
+        return _too_late(request, flight)
 
     def _pool(self) -> Workers:
         if self._workers is None:
@@ -271,6 +280,7 @@ class HttpTransport(Transport):
     def close(self) -> None:
         """Close the connections; threads end once their calls have. Twice does no harm."""
         self._links.close()
+        self._waiting.close()
         if self._workers is not None:
             self._workers.close(1.0)
         if self._proxied is not None:

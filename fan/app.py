@@ -34,7 +34,7 @@ from fan.stores.base import Store
 from fan.transports.base import Ledger, Transport
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
 
     from fan.config import Configs
     from fan.consumer import Registration
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from fan.lifecycle import Lifecycle
     from fan.middleware.metrics import Metrics
     from fan.operations import Operations
+    from fan.pool import Pool
     from fan.tracers.base import Tracer
     from fan.version import Versions
 
@@ -124,7 +125,7 @@ class App:
         self._transports: dict[str, Transport] = dict(self._given_transports)
         #: The same by URL: a call looks up no scheme.
         self._by_address: dict[str, Transport] = {}
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Pool | None = None
         self._lifecycle: Lifecycle | None = None
         self._config: Configs | None = None
         self._mailboxes: weakref.WeakKeyDictionary[Any, Mailbox] = weakref.WeakKeyDictionary()
@@ -253,13 +254,13 @@ class App:
         return Operations(self)
 
     @property
-    def pool(self) -> ThreadPoolExecutor:
+    def pool(self) -> Pool:
         """Threads for what must not block a caller: pushes, plain methods awaited from a task."""
         with self._lock:
             if self._pool is None:
-                from concurrent.futures import ThreadPoolExecutor
+                from fan.pool import Pool
 
-                self._pool = ThreadPoolExecutor(self.settings.workers, "fan-worker")
+                self._pool = Pool(self.settings.workers, "fan-worker")
             return self._pool
 
     def mailbox(self) -> Mailbox:
@@ -269,7 +270,7 @@ class App:
         loop = asyncio.get_running_loop()
         found = self._mailboxes.get(loop)
         if found is None:
-            found = self._mailboxes[loop] = Mailbox(loop)
+            found = self._mailboxes[loop] = Mailbox(loop, lambda: self.pool)
         return found
 
     def transport(self, name: str) -> Transport:

@@ -198,6 +198,7 @@ TABLE: dict[str, Row] = {
     "fan.names": row(LOGIC),
     "fan.hosting": row(LOGIC),
     "fan.runner": row(LOGIC),
+    "fan.pool": row(LOGIC),
     "fan.drivers": row(LOGIC),
     "fan.failures": row(LOGIC),
     "fan.exchange": row(LOGIC),

@@ -24,13 +24,13 @@ from fan.model import Address
 from fan.transports import http_wire as wire
 from fan.transports.base import Handler, Listener, Transport, deadline_of
 from fan.transports.http_client import Link, Links, Reply, lost
-from fan.transports.http_waiting import Place, Waiting
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from fan.settings import Settings
     from fan.transports.http_proxy import Proxied
+    from fan.transports.http_waiting import Waiting
     from fan.transports.http_workers import Workers
 
 #: Calls of asyncio callers that are on their way at once; more wait for one to end.
@@ -46,13 +46,14 @@ class HttpTransport(Transport):
 
     scheme: ClassVar[str] = "http"
     can: ClassVar[frozenset[str]] = frozenset({"call", "push", "stream", "cancel", "serve"})
+    submits: ClassVar[frozenset[str]] = frozenset({"call", "push"})
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings
         self._max_body = settings.max_body if settings is not None else MAX_BODY
         self._links = Links()
         self._workers: Workers | None = None
-        self._waiting = Waiting()
+        self._waiting: Waiting | None = None
         self._proxied: Proxied | None = None
 
     def __repr__(self) -> str:
@@ -163,6 +164,8 @@ class HttpTransport(Transport):
         that is how the server learns of it."""
         from concurrent.futures import Future
 
+        from fan.transports.http_waiting import Place
+
         future: Future[Response] = Future()
         flight = Flight()
         deadline = deadline_of(request)
@@ -182,10 +185,18 @@ class HttpTransport(Transport):
         future.add_done_callback(lambda f: flight.cancel() if f.cancelled() else None)
         try:
             if not self._pool().run(run):
-                self._waiting.add(deadline, place)
+                self._watch().add(deadline, place)
         except RuntimeError:
             _settle(future.set_exception, self._unsent(request, flight))
         return future
+
+    def _watch(self) -> Waiting:
+        if self._waiting is None:
+            from fan.transports.http_waiting import Waiting
+
+            # Of two threads that come here at once one has its clock for itself, which ends.
+            self._waiting = Waiting()
+        return self._waiting
 
     def _unsent(self, request: Request, flight: Flight) -> FanError:
         if self._links.is_closed:
@@ -280,7 +291,8 @@ class HttpTransport(Transport):
     def close(self) -> None:
         """Close the connections; threads end once their calls have. Twice does no harm."""
         self._links.close()
-        self._waiting.close()
+        if self._waiting is not None:
+            self._waiting.close()
         if self._workers is not None:
             self._workers.close(1.0)
         if self._proxied is not None:

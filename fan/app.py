@@ -29,7 +29,8 @@ from fan.policies import Policies
 from fan.routes import RouteBook, Routes
 from fan.runner import LoopThread
 from fan.service import Service, check_topic
-from fan.settings import Settings, config_variables, expand, load_settings
+from fan.settings import Settings, load_settings
+from fan.settings_places import config_variables, expand
 from fan.stores.base import Store
 from fan.transports.base import Ledger, Transport
 

@@ -159,6 +159,13 @@ class Discovery(Registrar):
         fresh = self._refresh(name, deadline)
         return cached if fresh == cached else fresh
 
+    def keep(self, info: ServiceInfo) -> None:
+        """Answer look-ups of a service with this until `again` or `forget`: who has just read it
+        spares the call that follows a reading. With `live` all is kept anyway."""
+        if not self._is_live:
+            with self._lock:
+                self._cache[info.name] = info
+
     def forget(self, name: str) -> None:
         """Have the next look-up of a service read the store."""
         with self._lock:

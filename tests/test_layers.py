@@ -239,7 +239,10 @@ TABLE: dict[str, Row] = {
     "fan.endpoint": row(LOGIC),
     "fan.client": row(LOGIC),
     # composition
-    "fan.settings": row(COMPOSITION, "platformdirs"),
+    "fan.settings": row(COMPOSITION),
+    "fan.settings_files": row(COMPOSITION),
+    "fan.settings_places": row(COMPOSITION, "platformdirs"),
+    "fan.settings_values": row(COMPOSITION),
     "fan.plugins": row(COMPOSITION),
     "fan.profiles": row(COMPOSITION),
     "fan.references": row(COMPOSITION),
@@ -423,8 +426,6 @@ OWNED = {"sqlite3"}
 #: Drivers that more than one family may use: a module of the standard library, for those who keep
 #: something in a file, and the reader of a format that the library and the program both take.
 SHARED = {"sqlite3": {"sqlite", "database"}, "yaml": {"foreign", "fancli"}}
-#: something in a file.
-SHARED = {"sqlite3": {"sqlite", "database"}, "yaml": {"fancli", "foreign"}}
 #: Modules that may import by a name that is data, which no table of imports can see.
 BY_NAME = {"fan", "fan.loader", "fan.plugins", "fancli.group"}
 

@@ -237,6 +237,8 @@ TABLE: dict[str, Row] = {
     "fan.intake": row(COMPOSITION),
     "fan.local": row(LOGIC),
     "fan.endpoint": row(LOGIC),
+    "fan.binding": row(LOGIC),
+    "fan.calls": row(LOGIC),
     "fan.client": row(LOGIC),
     # composition
     "fan.settings": row(COMPOSITION),
@@ -252,6 +254,7 @@ TABLE: dict[str, Row] = {
     "fan.needs": row(COMPOSITION),
     "fan.operations": row(COMPOSITION),
     "fan.app": row(COMPOSITION),
+    "fan.parts": row(COMPOSITION),
     "fan.version": row(COMPOSITION),
     "fan.version_retire": row(COMPOSITION),
     "fan.checks": row(COMPOSITION),

@@ -156,6 +156,7 @@ TABLE: dict[str, Row] = {
     "fan.stores.memory": row(IMPLEMENTATION),
     "fan.stores.sqlite": row(IMPLEMENTATION, "sqlite3", family="sqlite"),
     "fan.stores.sqlite_rows": row(IMPLEMENTATION, "sqlite3", family="sqlite"),
+    "fan.stores.sqlite_writes": row(IMPLEMENTATION, "sqlite3", family="sqlite"),
     "fan.stores.sqlite_session": row(IMPLEMENTATION, family="sqlite"),
     "fan.stores.sqlite_schema": row(IMPLEMENTATION, family="sqlite"),
     "fan.stores.sqlite_watch": row(IMPLEMENTATION, family="sqlite"),

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from fan.errors import NO, FanError, NotFound, Unavailable
 from fan.mirror import Mirror, State
 from fan.model import Route, ServiceInfo
-from fan.names import no_such_service
 from fan.readings import (
     INSTANCE,
     INTERFACE,
@@ -103,6 +102,8 @@ class Discovery(Registrar):
             self._start_watching()
         info = self._look(name, deadline)  # before it is in use: it may be no service at all
         if not info.is_known:
+            from fan.names import no_such_service
+
             raise no_such_service(name, [s.name for s in self.services(deadline)])
         if self._is_live:
             self._mirror.use(ROUTE + name, POLICY.format(name), deadline=deadline)

@@ -60,13 +60,12 @@ PROGRAM = names(
 #: To find a service in the registry.
 LOOK_UP = names(
     """
-    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins
-    fan.readings fan.references fan.registration fan.settings fan.settings_places
-    fan.settings_values fan.sqlite fan.sqlite.channel fan.sqlite.errors fan.sqlite.kind
-    fan.sqlite.locks fan.sqlite.schema fan.stores fan.stores.base
-    fan.stores.sqlite fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.call_options
-    fancli.commands fancli.commands.call fancli.complete fancli.options fancli.payload
-    fancli.request fancli.scripts
+    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.plugins fan.readings
+    fan.references fan.registration fan.settings fan.settings_places fan.settings_values
+    fan.sqlite fan.sqlite.channel fan.sqlite.errors fan.sqlite.kind fan.sqlite.locks
+    fan.sqlite.schema fan.stores fan.stores.base fan.stores.sqlite fan.stores.sqlite_rows
+    fan.stores.sqlite_schema fancli.call_options fancli.commands fancli.commands.call
+    fancli.complete fancli.options fancli.payload fancli.request fancli.scripts
     """
 )
 #: To call it.
@@ -75,19 +74,19 @@ CALL = names(
     fan.app fan.balancer fan.binding fan.calls fan.client fan.codec fan.context fan.dispatch
     fan.drivers fan.endpoint fan.exchange fan.failures fan.hosting fan.local fan.middleware
     fan.middleware.base fan.middleware.deadline fan.middleware.hops fan.middleware.retry
-    fan.parts fan.picker fan.policies fan.routes fan.routing fan.runner fan.sending fan.service
-    fan.signature fan.stale fan.transports fan.transports.base fancli.answers fancli.calling
-    fancli.coerce fancli.show
+    fan.names fan.parts fan.picker fan.policies fan.routes fan.routing fan.runner fan.sending
+    fan.service fan.signature fan.stale fan.transports fan.transports.base fancli.answers
+    fancli.calling fancli.coerce fancli.show
     """
 )
 #: Of the standard library, by every command.
-STANDARD = names("gc signal")
+STANDARD = names("gc")
 #: By what asks the registry.
 ASKING = STANDARD | names("_struct fcntl struct")
 #: By what calls.
 CALLING = ASKING | names("_contextvars contextvars select")
 #: By a TAB.
-TAB = names("click.shell_completion shlex")
+TAB = names("click.shell_completion")
 
 WAYS: dict[str, Way] = {
     "fan --help": Way(

@@ -97,7 +97,7 @@ class Client:
         if endpoint is None:
             endpoint = Endpoint(self, target)
             self._sender.open_routes()
-            self._app.enlist(endpoint)
+            self._app.binding.enlist(endpoint)
             endpoint = self._endpoints.setdefault(target, endpoint)
         return endpoint
 
@@ -330,9 +330,11 @@ class Client:
                 call.chunks.close()
 
     def rebind(self, endpoint: Endpoint) -> None:
-        """Decide again whether an endpoint is called directly."""
+        """Decide again whether an endpoint is called directly, by what is at hand (`binding`)."""
         try:
-            hosted = self._sender.hosted(endpoint.service, endpoint.want, endpoint.method)
+            hosted = self._sender.hosted(
+                endpoint.service, endpoint.want, endpoint.method, is_at_hand=True
+            )
         except FanError:  # a constraint that is none: its calls say so, and no others suffer
             hosted = None
         endpoint.local = (

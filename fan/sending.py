@@ -71,16 +71,19 @@ class Sender:
         if book is not None and self._is_open:
             book.open()
 
-    def hosted(self, service: str, want: str, method: str = "") -> Hosted | None:
+    def hosted(
+        self, service: str, want: str, method: str = "", *, is_at_hand: bool = False
+    ) -> Hosted | None:
         """The service hosted in this App that a call goes to directly, None where there is none or
-        the options or a rule name another place."""
+        the options or a rule name another place. With `is_at_hand` it reads no registry."""
         if not self._may_stay or not self._app.dispatcher.hosting:
             return None
         book = self._app.routes
         rule = book.at_hand(service, method) if book is not None and self._is_open else None
         if rule is not None and (rule.url or rule.type not in ("auto", "local")):
             return None
-        return self._app.hosted_for(service, want or self._options.want)
+        want = want or self._options.want
+        return self._app.binding.hosted_for(service, want, is_at_hand=is_at_hand)
 
     def begin(
         self, kind: str, service: str, method: str, want: str, content_type: str, body: bytes

@@ -5,8 +5,9 @@ Nothing heavy is imported up here: a Ctrl-C during start-up must meet `main`'s o
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # `signal` costs 0.5 ms more, for enums
+import gc
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,6 +17,10 @@ from typing import NoReturn
 from fancli.env import Environment
 from fancli.exits import Exit
 
+#: Objects that are made before the first look for garbage. A start makes 20,000 that stay: looking
+#: through them after every 700, as Python does, takes 2 ms and finds nothing.
+GARBAGE = 25_000
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM arrived. A kind of Ctrl-C, so that whatever lets that through, a handler in this
@@ -24,6 +29,7 @@ class Terminated(KeyboardInterrupt):
 
 def run() -> NoReturn:
     """The console script."""
+    gc.set_threshold(GARBAGE)
     status = main()
     # What is left at this point is interpreter teardown, several milliseconds of it, in which a
     # late Ctrl-C prints a traceback. Everything of ours is closed and flushed by now.
@@ -65,9 +71,6 @@ def text_of(args: Sequence[str]) -> list[str]:
 def _run(args: list[str], env: Environment) -> int:
     instruction = env.vars.get("_FAN_COMPLETE", "")
     if instruction:
-        import gc
-
-        gc.disable()  # a TAB is over before there is anything to collect, and is felt
         from fancli.complete import answer
 
         return answer(instruction, env)

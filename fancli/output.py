@@ -21,7 +21,7 @@ _STYLES = {"up": "green", "ok": "green", "starting": "yellow", "draining": "yell
 
 #: A table this many times as wide as the terminal is printed as blocks, a line for each column.
 _CROWDED = 1.5
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|")
+_TIME = r"\d{4}-\d\d-\d\dT[\d:.]+Z|"
 
 
 class StdoutClosed(Exception):
@@ -364,7 +364,8 @@ class Output:
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for name in columns:
-            is_time = all(_TIME.fullmatch(cell(row.get(name))) for row in rows)  # it stays whole
+            # A time stays whole.
+            is_time = all(re.fullmatch(_TIME, cell(row.get(name))) for row in rows)
             table.add_column(name.upper().replace("_", " "), overflow="fold", no_wrap=is_time)
         for row in rows:
             cells = [cell(row.get(name), ", ") for name in columns]

@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 #: Longest dotted name.
 MAX_NAME = 255
 
-_SEGMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PEERS = "http://HOST:PORT, unix:///PATH, amqp://HOST/VHOST, redis://HOST/0, local:MODULE"
 #: What a registry URL looks like.
 _REGISTRIES = "sqlite:PATH, memory:, zk://h1,h2/chroot"
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
+_URL = r"(?s)([A-Za-z][A-Za-z0-9+.-]*):(.*)"
 
 
 class Usage(click.UsageError):
@@ -88,7 +87,9 @@ def check_name(what: str, name: str) -> str:
     if len(name) > MAX_NAME:
         raise Usage(f"{what}: {len(name)} characters; a name has at most {MAX_NAME}")
     for part in name.split("."):
-        if not _SEGMENT.fullmatch(part):
+        # Letters, digits and both dashes; without `re`, which every call would wait for.
+        is_word = part.isascii() and part.replace("-", "_").isidentifier()
+        if not is_word or part.startswith("-"):
             raise Usage(
                 f"{what} {name!r}: {part!r} is no name",
                 "names are letters, digits, '_' and '-', joined by dots",
@@ -145,7 +146,7 @@ def parse_headers(given: Iterable[str], env: Environment) -> dict[str, str]:
             if not line.strip() or (text.startswith("@") and line.startswith("#")):
                 continue
             name, colon, value = line.partition(":")
-            if not colon or not _HEADER_NAME.fullmatch(name.strip()):
+            if not colon or not re.fullmatch(_HEADER_NAME, name.strip()):
                 raise Usage(f"-H {line!r} is not a header", "-H 'Name: value', or -H @FILE")
             if "\n" in value or "\r" in value:
                 raise Usage(f"-H {name}: a value is one line")
@@ -158,7 +159,7 @@ def parse_baggage(given: Iterable[str]) -> dict[str, str]:
     baggage: dict[str, str] = {}
     for text in given:
         key, equals, value = text.partition("=")
-        if not equals or not _HEADER_NAME.fullmatch(key):
+        if not equals or not re.fullmatch(_HEADER_NAME, key):
             raise Usage(f"-B {text!r} is not a pair", "-B name=value")
         baggage[key] = value
     return baggage
@@ -168,7 +169,7 @@ def check_peers(peers: Iterable[str], option: str = "-p") -> tuple[str, ...]:
     """URLs of `-p`: a scheme that some transport knows, and something behind it."""
     out = []
     for peer in peers:
-        match = _URL.fullmatch(peer)
+        match = re.fullmatch(_URL, peer)
         if not match:
             from fancli.mask import mask_url
 
@@ -296,7 +297,7 @@ def check_registry(url: str) -> str:
     """A registry URL as it is, when some store knows its scheme. Raises Usage."""
     from fan import plugins
 
-    match = _URL.fullmatch(url)
+    match = re.fullmatch(_URL, url)
     if not match:
         raise Usage(f"--registry {url!r} is not a URL", _REGISTRIES)
     if match[1] not in plugins.STORES and match[1] not in plugins.store_names():

@@ -157,6 +157,7 @@ TABLE: dict[str, Row] = {
     "fan.stores.memory": row(IMPLEMENTATION),
     "fan.stores.sqlite": row(IMPLEMENTATION, "sqlite3", family="sqlite"),
     "fan.stores.sqlite_rows": row(IMPLEMENTATION, "sqlite3", family="sqlite"),
+    "fan.stores.sqlite_writes": row(IMPLEMENTATION, "sqlite3", family="sqlite"),
     "fan.stores.sqlite_session": row(IMPLEMENTATION, family="sqlite"),
     "fan.stores.sqlite_schema": row(IMPLEMENTATION, family="sqlite"),
     "fan.stores.sqlite_watch": row(IMPLEMENTATION, family="sqlite"),
@@ -239,9 +240,14 @@ TABLE: dict[str, Row] = {
     "fan.intake": row(COMPOSITION),
     "fan.local": row(LOGIC),
     "fan.endpoint": row(LOGIC),
+    "fan.binding": row(LOGIC),
+    "fan.calls": row(LOGIC),
     "fan.client": row(LOGIC),
     # composition
-    "fan.settings": row(COMPOSITION, "platformdirs"),
+    "fan.settings": row(COMPOSITION),
+    "fan.settings_files": row(COMPOSITION),
+    "fan.settings_places": row(COMPOSITION, "platformdirs"),
+    "fan.settings_values": row(COMPOSITION),
     "fan.plugins": row(COMPOSITION),
     "fan.profiles": row(COMPOSITION),
     "fan.references": row(COMPOSITION),
@@ -251,6 +257,7 @@ TABLE: dict[str, Row] = {
     "fan.needs": row(COMPOSITION),
     "fan.operations": row(COMPOSITION),
     "fan.app": row(COMPOSITION),
+    "fan.parts": row(COMPOSITION),
     "fan.version": row(COMPOSITION),
     "fan.version_retire": row(COMPOSITION),
     "fan.checks": row(COMPOSITION),
@@ -425,8 +432,6 @@ OWNED = {"sqlite3"}
 #: Drivers that more than one family may use: a module of the standard library, for those who keep
 #: something in a file, and the reader of a format that the library and the program both take.
 SHARED = {"sqlite3": {"sqlite", "database"}, "yaml": {"foreign", "fancli"}}
-#: something in a file.
-SHARED = {"sqlite3": {"sqlite", "database"}, "yaml": {"fancli", "foreign"}}
 #: Modules that may import by a name that is data, which no table of imports can see.
 BY_NAME = {"fan", "fan.loader", "fan.plugins", "fancli.group"}
 

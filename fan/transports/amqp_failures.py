@@ -18,7 +18,7 @@ from fan.errors import (
 
 #: AMQP's reply codes (https://www.rabbitmq.com/amqp-0-9-1-reference.html#constants).
 ACCESS_REFUSED, NOT_FOUND, RESOURCE_LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
-NOT_ALLOWED = 530
+NOT_ALLOWED, INTERNAL_ERROR = 530, 541
 
 
 class Refused(Exception):

@@ -18,7 +18,7 @@ from fan.hosting import Hosted
 from fan.message import JSON, Request, Response
 from fan.middleware.base import Call, CallNext, Middleware, Options, Send, Steps
 from fan.model import Address, Choice, ServiceInfo, transport_of
-from fan.picker import Table, needs_key, peer
+from fan.picker import Table, check_pushed, needs_key, peer
 from fan.routes import Rule
 from fan.service import check_topic
 from fan.transports.base import Transport
@@ -217,11 +217,35 @@ class Sender:
         return transport.home(), transport
 
     def _choose(self, call: Call) -> Choice:
-        options, picker = call.options, self._app.picker
+        options = call.options
         if options.peers:
             return peer(call.service, call.method, options, call.tried)
-        if call.kind == "push" and (transport := self._queue_of(call)) is not None:
+        if call.kind == "push":
+            choice = self._choose_for_push(call)
+            if self._app.transport_for(choice.address).is_shared:
+                self._check_pushed(call)
+            return choice
+        return self._choose_instance(call)
+
+    def _choose_for_push(self, call: Call) -> Choice:
+        transport = self._queue_of(call)
+        if transport is not None:
             return self._queued(call, transport)
+        return self._choose_instance(call)
+
+    def _check_pushed(self, call: Call) -> None:
+        """Raise Unimplemented (unknown_method) for a method that nobody has who takes the pushes:
+        what is called directly says so itself, and a queue cannot."""
+        try:
+            check_pushed(call.table, call.method)
+        except FanError:
+            fresh = self._app.picker.look_again(call.table, call.deadline)
+            if fresh is None:
+                raise
+            check_pushed(fresh, call.method)
+
+    def _choose_instance(self, call: Call) -> Choice:
+        options, picker = call.options, self._app.picker
         table: Table = call.table
         sticky = options.sticky or _sticky(call, table) or call.traceparent[3:35]
         if call.attempt:  # what is known may be what was wrong: a route, or who is there
@@ -310,6 +334,8 @@ class Sender:
             call.marks["answered"] = time.monotonic()
         if response.code != "ok":
             raise self._app.errors.arriving(response, call.target)
+        if call.kind == "push" and not response.gen:  # a broker knows of no route
+            response = msgspec.structs.replace(response, gen=request.gen)
         return response
 
     def _request(self, call: Call) -> Request:

@@ -104,6 +104,7 @@ TABLE: dict[str, Row] = {
     "fan.transports.amqp_listener": row(IMPLEMENTATION, family="amqp"),
     "fan.transports.amqp_loop": row(IMPLEMENTATION, "pika", family="amqp"),
     "fan.transports.amqp_names": row(IMPLEMENTATION, family="amqp"),
+    "fan.transports.amqp_part": row(IMPLEMENTATION, family="amqp"),
     "fan.transports.amqp_pending": row(IMPLEMENTATION, family="amqp"),
     "fan.transports.amqp_place": row(IMPLEMENTATION, "pika", family="amqp"),
     "fan.transports.amqp_posts": row(IMPLEMENTATION, "pika", family="amqp"),

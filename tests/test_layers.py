@@ -141,6 +141,7 @@ TABLE: dict[str, Row] = {
     "fan.transports.redis_send": row(IMPLEMENTATION, family="redis"),
     "fan.transports.redis_server": row(IMPLEMENTATION, family="redis"),
     "fan.transports.redis_settle": row(IMPLEMENTATION, family="redis"),
+    "fan.transports.redis_taking": row(IMPLEMENTATION, family="redis"),
     "fan.transports.redis_watch": row(IMPLEMENTATION, family="redis"),
     "fan.transports.redis_worker": row(IMPLEMENTATION, family="redis"),
     "fan.transports.database": row(IMPLEMENTATION, family="database"),

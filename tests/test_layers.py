@@ -129,6 +129,7 @@ TABLE: dict[str, Row] = {
     "fan.transports.redis_line": row(IMPLEMENTATION, "redis", family="redis"),
     "fan.transports.redis_loop": row(IMPLEMENTATION, family="redis"),
     "fan.transports.redis_message": row(IMPLEMENTATION, family="redis"),
+    "fan.transports.redis_news": row(IMPLEMENTATION, family="redis"),
     "fan.transports.redis_outbox": row(IMPLEMENTATION, family="redis"),
     "fan.transports.redis_pipe": row(IMPLEMENTATION, family="redis"),
     "fan.transports.redis_place": row(IMPLEMENTATION, "redis", family="redis"),

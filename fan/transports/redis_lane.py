@@ -157,6 +157,7 @@ class Lane:
 
     def line_opened(self) -> None:
         self._backoff.reset()
+        self._pipe.news.back()
         for source in self.sources:
             self._recover(source)
         self.read()
@@ -175,6 +176,8 @@ class Lane:
         self._asked.clear()
         self._is_reading = False
         self._taking.lost()
+        if not self._is_stopped:
+            self._pipe.news.lost(why)
         self._ended()
 
     def _ended(self) -> None:

@@ -216,8 +216,9 @@ class Line:
 
 def _make(place: Place) -> Any:
     """redis-py's connection, not yet open."""
+    # The package before its parts: threads that begin with a part each may lock each other out.
+    from redis import Connection, SSLConnection
     from redis.backoff import NoBackoff
-    from redis.connection import Connection, SSLConnection
     from redis.retry import Retry
 
     make: Callable[..., Any] = SSLConnection if place.is_tls else Connection

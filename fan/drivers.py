@@ -224,6 +224,9 @@ def _carry(step: Send, call: Call) -> Any:
 
 async def _carry_async(step: Send, call: Call, mailbox: Mailbox) -> Any:
     if step.request.kind == "call":
+        answer = step.transport.acall(step.address, step.request)
+        if answer is not None:
+            return await answer
         return await mailbox.wait(step.transport.submit(step.address, step.request))
     import asyncio
 

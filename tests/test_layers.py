@@ -79,6 +79,7 @@ TABLE: dict[str, Row] = {
     "fan.transports.ipc_frames": row(IMPLEMENTATION, family="ipc"),
     "fan.transports.ipc_files": row(IMPLEMENTATION, family="ipc"),
     "fan.transports.ipc_server": row(IMPLEMENTATION, family="ipc"),
+    "fan.transports.ipc_loop": row(IMPLEMENTATION, family="ipc"),
     "fan.transports.ipc_session": row(IMPLEMENTATION, family="ipc"),
     "fan.transports.ipc_session_shared": row(IMPLEMENTATION, family="ipc"),
     "fan.transports.ipc_shared": row(IMPLEMENTATION, family="ipc"),

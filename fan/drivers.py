@@ -227,6 +227,10 @@ def _carry(step: Send, call: Call) -> Any:
 
 
 async def _carry_async(step: Send, call: Call, mailbox: Mailbox) -> Any:
+    if step.request.kind == "call":
+        answer = step.transport.acall(step.address, step.request)
+        if answer is not None:
+            return await answer
     if step.request.kind in step.transport.submits:
         return await mailbox.wait(step.transport.submit(step.address, step.request))
     from contextvars import copy_context

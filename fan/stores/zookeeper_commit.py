@@ -114,11 +114,11 @@ class Commit:
             if not rules.is_final(error) or not (self._is_named or self._is_loose):
                 raise
             what = rules.Known(head.gen, self._digest, False, rules.keep(error))
-            if self._note(self._op, what):
+            if self._note(state, self._op, what):
                 raise
             return None
         if not steps:
-            is_noted = self._note(self._op, rules.Known(head.gen, self._digest))
+            is_noted = self._note(state, self._op, rules.Known(head.gen, self._digest))
             return self._committed(head.gen, False, False) if is_noted else None
         return self._apply(state, self._op, ground, steps)
 
@@ -129,13 +129,15 @@ class Commit:
     def _committed(self, gen: int, is_changed: bool, was_applied: bool) -> Committed:
         return Committed(gen, str(self._op), is_changed, was_applied)
 
-    def _note(self, op: Op, what: rules.Known) -> bool:
-        """Write down that an op made no generation; False where it came to something already."""
+    def _note(self, state: State, op: Op, what: rules.Known) -> bool:
+        """Write down that an op made no generation; False where it came to something already, or
+        the head moved: with it may have gone the op's own node, trimmed, and what it came to."""
         writes = [
+            Write("check", self._layout.head, version=state.version),
             Write("create", self._layout.op(op.id), msgspec.json.encode(what)),
             Write("create", self._layout.refusal(what.gen, op.id)),
         ]
-        return self._settle(self._channel.multi(writes, self._deadline), Head("", what.gen))
+        return self._settle(self._channel.multi(writes, self._deadline), state.head)
 
     def _apply(
         self, state: State, op: Op, ground: Ground, steps: Sequence[rules.Step]

@@ -22,7 +22,7 @@ from fan.errors import (
     Unavailable,
 )
 from fan.model import Instance, Interface
-from fan.stores.base import HEAD, LIMIT, Change, Plan, Session, new_op
+from fan.stores.base import HEAD, LIMIT, Change, Plan, Session, View, new_op
 from fan.stores.zookeeper import ZookeeperStore
 from fan.stores.zookeeper_commit import ROOM
 from fan.stores.zookeeper_session import ZookeeperSession
@@ -154,6 +154,35 @@ def test_what_an_operation_came_to_is_forgotten_with_its_generation(
     with pytest.raises(Unavailable) as caught:
         store.commit(stale, op=str(op), deadline=soon())
     assert caught.value.reason == "outcome_unknown"
+
+
+def test_nothing_is_refused_that_was_applied_and_trimmed_between_two_steps(
+    connect: Opens, url: str, raw: KazooClient
+) -> None:
+    """Somebody sends the op again, and as many generations as are kept go by, between the reading
+    of the op's node and the writing of its refusal."""
+    store, other = connect(url), connect(url)
+    write(store, x="1")
+    _keep(raw, store, retention=3)
+    op = str(new_op(store.head(deadline=soon())))
+    came: list[int] = []
+
+    def check(view: View) -> None:
+        if not came:
+            came.append(other.commit(plan(x="2"), op=op, deadline=soon()).gen)
+            for i in range(6):
+                write(other, y=str(i))
+        raise FailedPrecondition("it does not fit any more")
+
+    refused = plan(x="2")
+    refused.check = check
+    with pytest.raises(Unavailable) as caught:
+        store.commit(refused, op=op, deadline=soon())
+    assert (caught.value.reason, caught.value.executed) == ("outcome_unknown", "maybe")
+    assert came == [2]
+    assert bodies(store) == {"x": "2", "y": "5"}
+    with pytest.raises(Unavailable):
+        store.commit(plan(x="2"), op=op, deadline=soon())
 
 
 def test_trimming_takes_pages_and_revisions_but_nothing_that_is_pinned(

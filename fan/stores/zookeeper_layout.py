@@ -9,8 +9,8 @@ Below `CHROOT/fan/NAMESPACE`::
     log/<gen>               one generation
     op/<id>                 what an operation came to
     refused/<gen>-<id>      which of them made no generation, to find them when they are trimmed
-    <kind>/<a>/<b>          the record `a/b` of a kind (inst, iface, subs, override, prep, unique);
-                            one without a `/` in its name is <kind>/<name>
+    <kind>/<a>/<b>          the record `a/b` of a kind (inst, iface, needs, subs, override, prep,
+                            unique); one without a `/` in its name is <kind>/<name>
 
 Names are percent-encoded. A revision and a record are a line of JSON and then the body.
 """
@@ -33,7 +33,7 @@ VERSION = 1
 BUCKETS = 256
 
 #: Kinds of records that an instance writes by itself; the others are the operators'.
-OF_INSTANCES = frozenset({"inst", "iface", "subs", "unique"})
+OF_INSTANCES = frozenset({"inst", "iface", "needs", "subs", "unique"})
 
 #: Names that no kind of record may have for its folder.
 _OURS = frozenset({"head", "page", "rev", "log", "op", "refused"})

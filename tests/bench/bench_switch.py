@@ -18,6 +18,7 @@ import msgspec
 import fan
 from fan.model import Instance, Interface, MethodInfo, Route
 from fan.plugins import open_store
+from fan.registration import put_interface
 from fan.stores.base import Change, Plan, Store
 from fan.tools.servers_zookeeper import ZooKeeper
 
@@ -103,7 +104,7 @@ def fill(store: Store, others: int) -> None:
     for name in names:
         for version in ("1.0.0", "2.0.0"):
             interface = Interface(service=name, version=version, methods=(method,) * 8)
-            put("iface", f"{name}/{version}", interface)
+            put_interface(store, interface, deadline)
         for version in ("1.0.0", "2.0.0") if name == "shop" else ("1.0.0",):
             instance = Instance(id=f"{name}-{version}", service=name, version=version)
             put("inst", f"{name}/{instance.id}", instance, session=session)

@@ -167,6 +167,7 @@ TABLE: dict[str, Row] = {
     "fan.stores.zookeeper_ground": row(IMPLEMENTATION, family="zookeeper"),
     "fan.stores.zookeeper_legacy": row(IMPLEMENTATION, family="zookeeper"),
     "fan.stores.zookeeper_layout": row(IMPLEMENTATION, family="zookeeper"),
+    "fan.stores.zookeeper_multiread": row(IMPLEMENTATION, "kazoo", family="zookeeper"),
     "fan.stores.zookeeper_reading": row(IMPLEMENTATION, family="zookeeper"),
     "fan.stores.zookeeper_records": row(IMPLEMENTATION, family="zookeeper"),
     "fan.stores.zookeeper_servers": row(IMPLEMENTATION, "kazoo", family="zookeeper"),

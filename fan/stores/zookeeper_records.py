@@ -11,7 +11,7 @@ import os
 from fan.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from fan.stores import rules
 from fan.stores.base import Record
-from fan.stores.zookeeper_channel import Channel, Node, Refusal, Uncertain, Write
+from fan.stores.zookeeper_channel import Channel, Refusal, Uncertain, Write
 from fan.stores.zookeeper_commit import begin
 from fan.stores.zookeeper_layout import (
     OF_INSTANCES,
@@ -21,6 +21,7 @@ from fan.stores.zookeeper_layout import (
     read_record,
     write_record,
 )
+from fan.stores.zookeeper_multiread import Node
 
 
 def put(

@@ -131,7 +131,12 @@ class ZookeeperWatch:
             here = [p for p, names in zip(paths, found, strict=True) if names is not None]
             self._armed.update(("names", path) for path in here)
             tops = found[paths.index(self._path)] if self._path in paths else None
-            paths = [f"{self._path}/{name}" for name in tops or ()]
+            paths = self._folders([f"{self._path}/{name}" for name in tops or ()], deadline)
+
+    def _folders(self, paths: list[str], deadline: float) -> list[str]:
+        """Those below which there can be anything: not what ends with a session."""
+        nodes = self._channel.get(paths, deadline)
+        return [path for path, node in zip(paths, nodes, strict=True) if node and not node.owner]
 
     def _issue(self, arm: _Arm) -> Issue:
         what, path = arm

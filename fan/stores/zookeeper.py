@@ -165,6 +165,7 @@ class ZookeeperStore(Store):
         deadline: float,
     ) -> None:
         from fan.stores import zookeeper_records
+        from fan.stores.zookeeper_session import ZookeeperSession
 
         rules.check_deadline(deadline, "write to the registry")
         rules.check_size(f"{kind} {name}", len(body) + len(name.encode()))
@@ -175,6 +176,7 @@ class ZookeeperStore(Store):
             name,
             body,
             session=session.id if session else "",
+            alive=session.kinds if isinstance(session, ZookeeperSession) else set(),
             is_new=is_new,
             deadline=deadline,
         )

@@ -247,7 +247,7 @@ class Commit:
 
 def begin(channel: Channel, layout: Layout, deadline: float) -> None:
     """Make a namespace, with its epoch; what is there already stays."""
-    theirs = {layout.kind(kind) for kind in OF_INSTANCES}
+    theirs = {layout.kind(kind) for kind in OF_INSTANCES} | {f"{layout.root}/alive"}
     rows = [(path, path in theirs, b"") for path in layout.trunk]
     head = HeadBody(os.urandom(16).hex())
     channel.ensure([*rows, (layout.head, False, msgspec.json.encode(head))], deadline)

@@ -223,6 +223,26 @@ def test_a_watch_goes_on_after_its_server_was_restarted(
         assert after[:2] == ["lost", "regained"]
 
 
+def test_a_watch_of_many_services_takes_few_watches_and_sees_each_end(
+    new_zookeeper: Callable[..., Ensemble], connect: Opens
+) -> None:
+    server = new_zookeeper()
+    a, b = connect(server.url), connect(server.url)
+    sessions = [b.open_session(deadline=soon()) for _ in range(3)]
+    for i in range(60):
+        b.put("inst", f"service{i}/1", b"", session=sessions[i % 3], deadline=soon())
+    seen = Eventually(lambda: _count(a))
+    a.watch("inst", seen)
+    assert seen.sees(60)
+    said = dict(
+        line.split() for line in server.servers[0].say("mntr").splitlines() if "watch" in line
+    )
+    assert int(said["zk_watch_count"]) <= 2 + len(sessions)
+    for left, session in zip((40, 20, 0), sessions, strict=True):
+        session.close()
+        assert seen.sees(left)
+
+
 def _gen(store: Store) -> object:
     try:
         return store.head(deadline=time.monotonic() + 0.5).gen

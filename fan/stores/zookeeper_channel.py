@@ -193,8 +193,8 @@ class Channel(Connection):
         """Make the nodes that are missing, parents first: path, whether instances write there, and
         what it holds."""
         names = [path for path, _, _ in paths]
-        found = self.ask([_exists(path) for path in names], names, deadline)
-        missing = [row for row, stat in zip(paths, found, strict=True) if stat is None]
+        found = self.get(names, deadline)
+        missing = [row for row, node in zip(paths, found, strict=True) if node is None]
         while missing:
             client = self._ready(deadline)
             pending = [
@@ -249,10 +249,6 @@ def _many(what: What, paths: Sequence[str]) -> Issue:
 
 def _children(path: str) -> Issue:
     return lambda client: client.get_children_async(path)
-
-
-def _exists(path: str) -> Issue:
-    return lambda client: client.exists_async(path)
 
 
 def _node(data: bytes, stat: Any) -> Node:

@@ -22,6 +22,7 @@ from fan.stores.zookeeper import ZookeeperStore
 from fan.stores.zookeeper_commit import ROOM
 from fan.stores.zookeeper_layout import bucket_of
 from fan.testing.contracts.store import (
+    Eventually,
     bodies,
     names,
     plan,
@@ -290,3 +291,22 @@ def test_a_record_that_is_none_does_not_break_the_list(
     store.put("inst", "a/1", b"1", deadline=soon())
     raw.create(f"{root(store)}/inst/a/2", b"what is this\n")
     assert names(store, "inst") == ["a/1"]
+
+
+def test_a_watch_outlives_what_it_watches(connect: Opens, url: str, raw: KazooClient) -> None:
+    """kazoo's own watches of children end without a word where the parent is deleted."""
+    store, other = connect(url), connect(url)
+    session = other.open_session(deadline=soon())
+    other.put("inst", "a/1", b"", session=session, deadline=soon())
+    seen = Eventually(lambda: names(store, "inst"))
+    store.watch("inst", seen)
+    assert seen.sees(["a/1"])
+    for folder in ("inst", "alive"):
+        raw.delete(f"{root(store)}/{folder}", recursive=True)
+    assert seen.sees([])
+    again = connect(url).open_session(deadline=soon())
+    other.put("inst", "b/1", b"", session=again, deadline=soon())
+    other.put("inst", "c/1", b"", deadline=soon())
+    assert seen.sees(["b/1", "c/1"])
+    again.close()
+    assert seen.sees(["c/1"])

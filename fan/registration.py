@@ -2,7 +2,8 @@
 when the registry gave that up.
 
 Keys of the store that live here: records `inst` named `<service>/<id>`, `iface` and `unique` named
-`<service>/<version>`; objects `route/<service>` are written when a service is adopted.
+`<service>/<version>`, `needs` named `<needed service>/<service>/<version>`; objects
+`route/<service>` are written when a service is adopted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ import msgspec
 
 from fan.errors import Aborted, AlreadyExists, FanError, Unavailable
 from fan.model import WHOLE, Instance, Interface, Route
-from fan.readings import INSTANCE, INTERFACE, ROUTE, UNIQUE, decode_route, safely
+from fan.readings import (
+    INSTANCE,
+    INTERFACE,
+    NEEDS,
+    ROUTE,
+    UNIQUE,
+    decode_interface,
+    decode_route,
+    safely,
+)
 from fan.stores.base import Change, Hint, Plan, Session, Store
 
 #: Seconds between two tries to register again while the registry is down.
@@ -63,7 +73,7 @@ class Registrar:
             record.name == key for record in store.list(INTERFACE, key, deadline=deadline)
         ):
             return
-        store.put(INTERFACE, key, msgspec.json.encode(interface), deadline=deadline)
+        put_interface(store, interface, deadline)
 
     def register_when_free(self, instance: Instance, interface: Interface) -> None:
         """The same, once nobody else has the id, or the place of a `unique` service. Raises what
@@ -212,6 +222,25 @@ class Registrar:
 
     def _deadline(self, deadline: float | None) -> float:
         return time.monotonic() + self._timeout if deadline is None else deadline
+
+
+def put_interface(store: Store, interface: Interface, deadline: float) -> None:
+    """Write an interface. Who needs whom comes first: nobody is to find the one without the
+    other."""
+    key = f"{interface.service}/{interface.version}"
+    for needed in sorted(interface.needed):
+        store.put(NEEDS, f"{needed}/{key}", b"", deadline=deadline)
+    store.put(INTERFACE, key, msgspec.json.encode(interface), deadline=deadline)
+
+
+def delete_interface(store: Store, key: str, deadline: float) -> None:
+    """Remove the interface `<service>/<version>`, and that it needs anybody."""
+    for record in store.list(INTERFACE, key, deadline=deadline):
+        if record.name == key:
+            store.delete(INTERFACE, key, deadline=deadline)
+            interface = safely(decode_interface, record.body)
+            for needed in sorted(interface.needed) if interface is not None else ():
+                store.delete(NEEDS, f"{needed}/{key}", deadline=deadline)
 
 
 def _log() -> Any:

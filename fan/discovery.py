@@ -59,6 +59,7 @@ class Discovery(Registrar):
         self._mirror = Mirror(store, timeout) if mirror is None else mirror
         self._owns_mirror = mirror is None
         self._end_listening: Callable[[], None] | None = None
+        self._end_remembering: Callable[[], None] | None = None
         #: Services as of earlier generations, for calls that are pinned to those.
         self._pinned: dict[tuple[str, int], Cut] = {}
         self._is_live = live
@@ -283,20 +284,42 @@ class Discovery(Registrar):
         for listener in list(self._listeners):
             listener()
 
+    # The routes of what is held here
+
+    def _follow(self, service: str, deadline: float) -> None:
+        with self._lock:
+            if self._end_remembering is None:
+                self._end_remembering = self._mirror.listen(self._remember)
+        self._remember(self._mirror.use(ROUTE + service, deadline=deadline))
+
+    def _remember(self, state: State) -> None:
+        """Keep the routes of what is held here; in a registry that was made anew these are gone,
+        and we with them, also where our session was not."""
+        epoch = state.cursor.epoch if state.cursor is not None else ""
+        if epoch != self._epoch and self._epoch:
+            self._begin_again()
+            return
+        self._epoch = epoch
+        names = {instance.service for instance in list(self._held.values())}
+        bodies = {name: state.body(ROUTE + name) for name in names}
+        self._routes = {name: body for name, body in bodies.items() if body is not None}
+
     def close(self) -> None:
         """End the watches and the session."""
         self._is_closed.set()
         with self._lock:
             watches, self._watches = self._watches or [], None
-            end, self._end_listening = self._end_listening, None
+            ends = [self._end_listening, self._end_remembering]
+            self._end_listening = self._end_remembering = None
             timer, self._timer = self._timer, None
             self._cache.clear()
         for watch in watches:
             watch.close()
         if timer is not None:
             timer.cancel()
-        if end is not None:
-            end()
+        for end in ends:
+            if end is not None:
+                end()
         if self._owns_mirror:
             self._mirror.close()
         self.leave()

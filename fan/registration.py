@@ -255,8 +255,8 @@ class Registrar:
         as at a first start."""
         first = msgspec.json.encode(Route(versions={instance.version: WHOLE}))
         body = self._routes.get(instance.service, first)
-        plan = Plan(changes=(), verb="adopt", who=user_name(), host=instance.host,
-                    reason=f"{instance.service} {instance.version} is in a registry made anew")  # fmt: skip
+        reason = f"{instance.service} {instance.version} found the registry made anew"
+        plan = Plan(changes=(), verb="adopt", who=user_name(), host=instance.host, reason=reason)
 
         def make(old: Revision | None) -> bytes | None:
             if old is not None and old.body is not None:

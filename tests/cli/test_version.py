@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fan.stores.sqlite import SqliteStore
 from tests.cli.conftest import Fan, envelope
+from tests.configs import BOTH, open_store
 from tests.versions import World
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def world(private: Path, registry_url: str) -> Iterator[World]:
     """`shop` and `stock` in two versions, at 1.0.0."""
-    with SqliteStore(registry_url.partition(":")[2]) as store:
+    with open_store(registry_url) as store:
         world = World(store, private)
         for service in ("shop", "stock"):
             world.register(service, "1.0.0", "2.0.0", methods=("hello", "search"))
@@ -63,6 +63,7 @@ def test_what_is_so_already_is_no_change(fan: Fan, world: World) -> None:
     assert (told["ok"], told["changed"], told["gen"], told["undo"]) == (True, False, 2, None)
 
 
+@BOTH
 def test_the_status_in_json(fan: Fan, world: World) -> None:
     session = world.consumer("shop", id="reader")
     fan("version", "switch", "shop=2", "--weight", "2=5%", "--confirm", "none")
@@ -204,6 +205,7 @@ def test_a_plan_in_a_file(fan: Fan, world: World, tmp_path: Path) -> None:
     assert (ran.exit, "a plan has no 'service'" in ran.stderr) == (2, True)
 
 
+@BOTH
 def test_an_unmet_dependency_names_both_sides(fan: Fan, world: World) -> None:
     world.register("shop", "3.0.0", depend={"hard": {"stock": ">=2"}, "soft": {"mail": ""}})
     ran = fan("version", "switch", "shop=3", "--json")
@@ -274,6 +276,7 @@ def test_versions_are_listed_and_shown(fan: Fan, world: World) -> None:
     assert (told["service"], told["routed_at"], told["subscribers"]) == ("shop", 3, [])
 
 
+@BOTH
 def test_the_same_op_is_never_applied_twice(fan: Fan, world: World) -> None:
     op = envelope(fan("version", "switch", "shop=2", "--json"))["op"]
     again = envelope(fan("version", "switch", "shop=2", "--op", op, "--json"))

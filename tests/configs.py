@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from kazoo.client import KazooClient
+from kazoo.exceptions import NotEmptyError
 
 from fan.sqlite import locks
 from fan.stores.base import Session, Store
@@ -53,7 +54,12 @@ def wipe(url: str) -> None:
         return
     client = KazooClient(rest.removeprefix("//").partition("/")[0])
     client.start(PATIENCE)
-    client.delete(f"/{rest.removeprefix('//').partition('/')[2]}", recursive=True)
+    while True:
+        try:
+            client.delete(f"/{rest.removeprefix('//').partition('/')[2]}", recursive=True)
+            break
+        except NotEmptyError:
+            continue  # somebody wrote meanwhile
     client.stop()
     client.close()
 

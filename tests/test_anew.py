@@ -1,0 +1,177 @@
+"""A registry that is made anew under those who use it: all comes back that they know of it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fan
+from fan.model import Interface, Route
+from fan.stores.base import Change, Plan, Store
+from fan.stores.zookeeper import ZookeeperStore
+from tests.configs import PATIENCE, ZOOKEEPER, lose, open_store, wipe
+
+
+class Shop(fan.Service):
+    name = "shop"
+    version = "1.0.0"
+
+    @fan.rpc
+    def who(self) -> str:
+        return self.version
+
+
+class NewShop(Shop):
+    version = "2.0.0"
+
+
+class Registry:
+    """One that can be wiped. On ZooKeeper that is the whole server, with its sessions."""
+
+    def __init__(self, url: str, server: Any = None) -> None:
+        self.url = url
+        self._server = server
+
+    def open(self) -> Store:
+        if self._server is None:
+            return open_store(self.url)
+        # An old session is given up after twice this.
+        return ZookeeperStore(self.url.removeprefix("zk:"), session_timeout=1.0)
+
+    def wipe(self) -> None:
+        if self._server is None:
+            wipe(self.url)
+            return
+        self._server.kill()
+        shutil.rmtree(Path(self._server.servers[0].folder) / "data")
+        self._server.start()
+
+
+@pytest.fixture(params=["sqlite", ZOOKEEPER, pytest.param("server", marks=pytest.mark.zookeeper)])
+def registry(request: pytest.FixtureRequest, private: Path) -> Registry:
+    """A file; a part of a ZooKeeper, whose sessions stay; a whole ZooKeeper."""
+    if request.param == "sqlite":
+        return Registry(f"sqlite:{private / 'registry.db'}")
+    if request.param == "zookeeper":
+        return Registry(f"{request.getfixturevalue('zookeeper_server').url}/{uuid.uuid4().hex}")
+    server = request.getfixturevalue("new_zookeeper")()
+    return Registry(server.url, server)
+
+
+class World:
+    """Apps on that registry, each with a store of its own."""
+
+    def __init__(self, registry: Registry, folder: Path) -> None:
+        self.registry = registry
+        self._folder = folder
+        self._stack = contextlib.ExitStack()
+
+    def app(self, *services: fan.Service, live: bool = True) -> fan.App:
+        store = self._stack.enter_context(self.registry.open())
+        settings = fan.Settings(runtime_dir=str(self._folder / "run"))
+        app = fan.App(*services, settings=settings, store=store, live=live)
+        return self._stack.enter_context(app)
+
+    def serve(self, *services: fan.Service) -> fan.App:
+        app = self.app(*services)
+        app.start()
+        return app
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture
+def world(registry: Registry, private: Path) -> Iterator[World]:
+    world = World(registry, private)
+    yield world
+    world.close()
+
+
+def eventually(ask: Callable[[], bool]) -> bool:
+    """Whether it becomes true in the end; an error in between is no answer."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with contextlib.suppress(fan.FanError):
+            if ask():
+                return True
+        time.sleep(0.02)
+    return False
+
+
+def test_instances_interfaces_and_routes_are_as_they_were_last_seen(world: World) -> None:
+    apps = [world.serve(Shop()), world.serve(NewShop())]
+    caller, operator = world.app(), world.app(live=False)
+    operator.versions.switch({"shop": "2.0.0"})
+    before = operator.versions.weight("shop", {"1.0.0": 500}).gen
+    assert all(app.mirror.refresh().gen == before for app in apps)
+    assert caller.call("shop.who") in ("1.0.0", "2.0.0")
+    world.registry.wipe()
+
+    def is_as_before() -> bool:
+        info = operator.discovery.service("shop")
+        return (
+            {(i.version, i.state) for i in info.instances}
+            == {("1.0.0", "up"), ("2.0.0", "up")}
+            and sorted(info.interfaces) == ["1.0.0", "2.0.0"]
+            and info.route == Route(versions={"1.0.0": 500, "2.0.0": 9500})
+        )
+
+    assert eventually(is_as_before)
+    (made,) = operator.versions.history()
+    assert (made.gen, made.verb) == (1, "adopt")
+    assert made.message.endswith("found the registry made anew")
+    assert eventually(lambda: caller.call("shop.who") in ("1.0.0", "2.0.0"))
+    operator.versions.switch({"shop": "1.0.0"})
+    assert eventually(lambda: caller.call("shop.who") == "1.0.0")
+
+
+@pytest.mark.parametrize("registry", ["sqlite", ZOOKEEPER], indirect=True)
+def test_a_described_service_has_its_route_back_though_it_was_switched_after_its_start(
+    world: World,
+) -> None:
+    companions = []
+    for version in ("1.0.0", "2.0.0"):
+        companions.append(world.app(live=False))
+        companions[-1].operations.register(
+            Interface(service="web", version=version), ["http://127.0.0.1:9"], lease=True
+        )
+    operator = world.app(live=False)
+    gen = operator.versions.switch({"web": "2.0.0"}).gen
+    for each in companions:
+        assert eventually(lambda each=each: each.discovery.gen == gen)  # type: ignore[misc]
+    world.registry.wipe()
+
+    def is_as_before() -> bool:
+        info = operator.discovery.service("web")
+        return len(info.instances) == 2 and info.route == Route(versions={"2.0.0": 10_000})
+
+    assert eventually(is_as_before)
+
+
+@pytest.mark.parametrize("registry", ["sqlite", ZOOKEEPER], indirect=True)
+def test_a_route_that_was_taken_away_is_not_made_again_by_a_lost_session(world: World) -> None:
+    server, operator = world.app(live=False), world.app(live=False)
+    info = Interface(service="web", version="1.0.0")
+    instance = server.operations.register(info, ["http://127.0.0.1:9"], lease=True)
+    route = Change(object="route/web", unpin=True)
+    deadline = time.monotonic() + PATIENCE
+    operator.store.commit(Plan(changes=(route,), verb="rollback"), deadline=deadline)
+    session = server.discovery._session
+    assert session is not None
+    lose(server.store, session)
+
+    def is_registered_again() -> bool:
+        found = operator.store.list("inst", deadline=time.monotonic() + PATIENCE)
+        return [(r.name, r.session == session.id) for r in found] == [(f"web/{instance.id}", False)]
+
+    assert eventually(is_registered_again)
+    server.discovery.leave()  # what it does then is done
+    assert operator.discovery.service("web").route is None

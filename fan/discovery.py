@@ -30,7 +30,7 @@ from fan.readings import (
     safely,
 )
 from fan.registration import Registrar
-from fan.stores.base import Cut, Entry, Head, Hint, Store, Watch
+from fan.stores.base import HEAD, Cut, Entry, Head, Hint, Store, Watch
 
 if TYPE_CHECKING:
     from fan.following import Follower
@@ -206,17 +206,19 @@ class Discovery(Registrar):
 
     # Watching
 
-    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back, from a store thread, at every change of what is registered or routed, and once
-        at the start. Returns what ends it."""
-        self._listeners.append(callback)
-        try:
+    def watch(
+        self, callback: Callable[[], None], *, all_routes: bool = False
+    ) -> Callable[[], None]:
+        """Call back, from a store thread, at every change of what is registered or of a route in
+        use, with `all_routes` at every generation; and once at the start. Returns what ends it."""
+        with ExitStack() as undo:
+            self._listeners.append(callback)
+            undo.callback(self._listeners.remove, callback)
             self._start_watching()
-        except BaseException:
-            self._listeners.remove(callback)
-            raise
-        callback()
-        return lambda: self._listeners.remove(callback)
+            if all_routes:
+                undo.callback(self._open().watch(HEAD, lambda hint: callback()).close)
+            callback()
+            return undo.pop_all().close
 
     def follow(self, since: str = "") -> Follower:
         """The generations of routes, to be closed: `what` of a step is service -> Route (None: it

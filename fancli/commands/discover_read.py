@@ -174,7 +174,9 @@ def describe(common: Common, *, target: str, skeleton: bool) -> int:
 @click.argument("target", metavar="SERVICE[.METHOD][@VERSION]", shell_complete=complete_target)
 @click.option("-t", "--transport", metavar="NAME", default="auto", help="auto, ipc, http, ...")
 @click.option("--instance", metavar="ID", default="", help="This instance and no other.")
-@click.option("--key", metavar="KEY", default="", help="Shard key.")
+@click.option(
+    "--sk", "--shard-key", "--key", "key", metavar="KEY", default="", help="Shard key."
+)
 @click.option("--path", metavar="PATH", default="", help="The same as a path: /store/7/item/9/.")
 @click.option("--explain", is_flag=True, help="Say why, on stderr.")
 @common
@@ -193,7 +195,7 @@ def resolve(
     name, want = parse_name("TARGET", target)
     common.env.target = name
     if key and path:
-        raise Usage("--key and --path", "one of them")
+        raise Usage("--sk and --path", "one of them")
     options = {
         "want": want,
         "transport": check_transport("-t", transport),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import NotEmptyError
 
+from fan.errors import FanError
 from fan.sqlite import locks
 from fan.stores.base import Session, Store
 from fan.stores.memory import MemoryStore
@@ -79,6 +83,17 @@ def lose(store: Store, session: Session) -> None:
         client.start(PATIENCE)
         client.stop()
         client.close()
+
+
+def eventually(ask: Callable[[], bool]) -> bool:
+    """Whether it becomes true in the end; an error in between is no answer."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with contextlib.suppress(FanError):
+            if ask():
+                return True
+        time.sleep(0.02)
+    return False
 
 
 def another(store: Store) -> Store:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import fan
 from fan.model import Interface, Route
-from fan.stores.base import Change, Plan, Store
-from fan.stores.zookeeper import ZookeeperStore
-from tests.configs import PATIENCE, ZOOKEEPER, lose, open_store, wipe
+from fan.stores.base import Change, Plan
+from tests.configs import PATIENCE, ZOOKEEPER, eventually, lose
+from tests.registries import SERVER, Registry, make_registry
 
 
 class Shop(fan.Service):
@@ -32,37 +29,10 @@ class NewShop(Shop):
     version = "2.0.0"
 
 
-class Registry:
-    """One that can be wiped. On ZooKeeper that is the whole server, with its sessions."""
-
-    def __init__(self, url: str, server: Any = None) -> None:
-        self.url = url
-        self._server = server
-
-    def open(self) -> Store:
-        if self._server is None:
-            return open_store(self.url)
-        # An old session is given up after twice this.
-        return ZookeeperStore(self.url.removeprefix("zk:"), session_timeout=1.0)
-
-    def wipe(self) -> None:
-        if self._server is None:
-            wipe(self.url)
-            return
-        self._server.kill()
-        shutil.rmtree(Path(self._server.servers[0].folder) / "data")
-        self._server.start()
-
-
-@pytest.fixture(params=["sqlite", ZOOKEEPER, pytest.param("server", marks=pytest.mark.zookeeper)])
+@pytest.fixture(params=["sqlite", ZOOKEEPER, SERVER])
 def registry(request: pytest.FixtureRequest, private: Path) -> Registry:
     """A file; a part of a ZooKeeper, whose sessions stay; a whole ZooKeeper."""
-    if request.param == "sqlite":
-        return Registry(f"sqlite:{private / 'registry.db'}")
-    if request.param == "zookeeper":
-        return Registry(f"{request.getfixturevalue('zookeeper_server').url}/{uuid.uuid4().hex}")
-    server = request.getfixturevalue("new_zookeeper")()
-    return Registry(server.url, server)
+    return make_registry(request, private)
 
 
 class World:
@@ -93,17 +63,6 @@ def world(registry: Registry, private: Path) -> Iterator[World]:
     world = World(registry, private)
     yield world
     world.close()
-
-
-def eventually(ask: Callable[[], bool]) -> bool:
-    """Whether it becomes true in the end; an error in between is no answer."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        with contextlib.suppress(fan.FanError):
-            if ask():
-                return True
-        time.sleep(0.02)
-    return False
 
 
 def test_instances_interfaces_and_routes_are_as_they_were_last_seen(world: World) -> None:

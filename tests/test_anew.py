@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import fan
-from fan.model import Interface, Route
+from fan.model import Instance, Interface, Route
 from fan.stores.base import Change, Plan
 from tests.configs import PATIENCE, ZOOKEEPER, eventually, lose
 from tests.registries import SERVER, Registry, make_registry
@@ -113,6 +114,33 @@ def test_a_described_service_has_its_route_back_though_it_was_switched_after_its
         return len(info.instances) == 2 and info.route == Route(versions={"2.0.0": 10_000})
 
     assert eventually(is_as_before)
+
+
+@pytest.mark.parametrize("registry", ["sqlite", ZOOKEEPER], indirect=True)
+def test_an_instance_whose_session_was_lost_comes_back_with_its_id_and_its_latest_data(
+    world: World,
+) -> None:
+    server, operator = world.app(live=False), world.app(live=False)
+    instance = server.operations.register(
+        Interface(service="web", version="1.0.0"), ["http://127.0.0.1:9"],
+        id="web-7", lease=True, state="starting",
+    )  # fmt: skip
+    server.discovery.update(msgspec.structs.replace(instance, state="up"))
+    session = server.discovery._session
+    assert session is not None
+    lose(server.store, session)
+    gen = operator.store.head(deadline=time.monotonic() + PATIENCE).gen
+
+    def found() -> list[tuple[str, str, bool]]:
+        records = operator.store.list("inst", deadline=time.monotonic() + PATIENCE)
+        states = [msgspec.json.decode(r.body, type=Instance).state for r in records]
+        return [
+            (r.name, state, r.session == session.id)
+            for r, state in zip(records, states, strict=True)
+        ]
+
+    assert eventually(lambda: found() == [("web/web-7", "up", False)])
+    assert operator.store.head(deadline=time.monotonic() + PATIENCE).gen == gen
 
 
 @pytest.mark.parametrize("registry", ["sqlite", ZOOKEEPER], indirect=True)

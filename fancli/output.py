@@ -141,16 +141,24 @@ class Output:
         elif format == "name":
             self.text("\n".join(dict.fromkeys(render.cell(row[columns[0]]) for row in rows)))
         elif self.env.stdout_is_tty:
-            natural = sum(
-                2 + max(len(name), *(len(render.cell(row.get(name))) for row in rows))
-                for name in columns
-            )
-            is_wide = natural > _CROWDED * self.env.width
-            self.text(render.blocks(rows, columns) if is_wide else self._table(rows, columns))
+            self.text(self.table(rows, columns))
         else:
             self.text(render.tab_separated(rows, columns, wants_head))
 
     # --- stderr ---
+
+    def table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+        """A list as it is shown on a terminal; empty without rows."""
+        from fancli import render
+
+        if not rows:
+            return ""
+        natural = sum(
+            2 + max(len(name), *(len(render.cell(row.get(name))) for row in rows))
+            for name in columns
+        )
+        is_wide = natural > _CROWDED * self.env.width
+        return render.blocks(rows, columns) if is_wide else self._table(rows, columns)
 
     def talk(self, text: str) -> None:
         """A line for the person. A stderr that is gone is nobody's failure."""

@@ -20,7 +20,13 @@ import msgspec
 
 from fan.errors import FailedPrecondition, InvalidArgument, PermissionDenied
 from fan.message import MAX_BODY
-from fan.references import anchored, has_reference, is_reference, resolve, without_references
+from fan.references import (
+    anchored,
+    has_reference,
+    is_reference,
+    resolve_reference,
+    without_references,
+)
 
 SYSTEM_FILE = "/etc/fan/config.toml"
 PROJECT_FILE = "fan.toml"
@@ -111,7 +117,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def registry_url(self) -> str:
         """The registry in force, credentials and all: empty text means the default, here as in the
         file. Raises InvalidArgument (bad_setting) for a reference that leads nowhere."""
-        return resolve(self.registry or default_registry(os.environ), os.environ)
+        return resolve_reference(self.registry or default_registry(os.environ), os.environ)
 
     def resolving(self) -> Any:
         """These settings for who connects with them: a credential that is a reference (`env:NAME`,
@@ -175,7 +181,7 @@ class _Resolving:
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._settings, name)
         if name in _URLS:
-            value = resolve(value, os.environ)
+            value = resolve_reference(value, os.environ)
         self.__dict__[name] = value  # from now on it is found without this
         return value
 

@@ -7,7 +7,7 @@ own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -23,6 +23,8 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PEERS = "http://HOST:PORT, unix:///PATH, amqp://HOST/VHOST, redis://HOST/0, local:MODULE"
 #: What a registry URL looks like.
 _REGISTRIES = "sqlite:PATH, memory:, zk://h1,h2/chroot"
+#: What a URL that is kept elsewhere begins with.
+_REFERENCES = ("env", "file")
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
 
@@ -164,10 +166,14 @@ def parse_baggage(given: Iterable[str]) -> dict[str, str]:
     return baggage
 
 
-def check_peers(peers: Iterable[str], option: str = "-p") -> tuple[str, ...]:
-    """URLs of `-p`: a scheme that some transport knows, and something behind it."""
+def check_peers(
+    peers: Iterable[str], option: str = "-p", vars: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
+    """URLs of `-p`: a scheme that some transport knows, and something behind it. With `vars`, the
+    references in them (`env:NAME`, `file:PATH`) are replaced by what they stand for."""
     out = []
-    for peer in peers:
+    for text in peers:
+        peer = text if vars is None else dereferenced(option, text, vars)
         match = _URL.fullmatch(peer)
         if not match:
             from fancli.mask import mask_url
@@ -177,8 +183,28 @@ def check_peers(peers: Iterable[str], option: str = "-p") -> tuple[str, ...]:
         check_transport(option, scheme, is_scheme=True)
         if not rest.strip("/"):
             raise Usage(f"{option} {peer!r}: nothing behind {scheme}:", _PEERS)
+        if scheme in ("http", "https") and "@" in rest[2:].partition("/")[0]:
+            from fancli.mask import mask_url
+
+            raise Usage(
+                f"{option} {mask_url(peer)}: an http address holds no user and no password",
+                "" if option == "--addr" else "-H @FILE, with the line Authorization: Basic ...",
+            )
         out.append(f"{scheme}:{rest}")
     return tuple(out)
+
+
+def dereferenced(option: str, url: str, vars: Mapping[str, str]) -> str:
+    """A URL with the secrets in the place of its references. Raises Usage for one that leads
+    nowhere."""
+    if "env:" not in url and "file:" not in url:
+        return url
+    from fan import InvalidArgument, resolve_reference
+
+    try:
+        return resolve_reference(url, vars)
+    except InvalidArgument as exc:
+        raise Usage(f"{option} {exc.message}") from None
 
 
 def check_transport(option: str, name: str, *, is_scheme: bool = False) -> str:
@@ -292,14 +318,19 @@ def json_error(text: bytes | str, option: str, exc: Exception) -> Usage:
     return Usage(f"{option}: malformed JSON at line {line}, column {column}: {message}")
 
 
-def check_registry(url: str) -> str:
-    """A registry URL as it is, when some store knows its scheme. Raises Usage."""
+def check_registry(url: str, option: str = "--registry") -> str:
+    """A registry URL as it is, when some store knows its scheme or it is a reference, which is
+    read when the registry is used. Raises Usage."""
     from fan import plugins
 
     match = _URL.fullmatch(url)
     if not match:
-        raise Usage(f"--registry {url!r} is not a URL", _REGISTRIES)
+        raise Usage(f"{option} {url!r} is not a URL", _REGISTRIES)
+    if match[1] in _REFERENCES:
+        return url
     if match[1] not in plugins.STORES and match[1] not in plugins.store_names():
+        from fancli.mask import mask_url
+
         near = did_you_mean(match[1], plugins.store_names())
-        raise Usage(f"--registry {url}: unknown scheme {match[1]}", near or _REGISTRIES)
+        raise Usage(f"{option} {mask_url(url)}: unknown scheme {match[1]}", near or _REGISTRIES)
     return url

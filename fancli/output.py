@@ -146,7 +146,7 @@ class Output:
                 for name in columns
             )
             is_wide = natural > _CROWDED * self.env.width
-            self.text(render.blocks(rows, columns) if is_wide else self._table(rows, columns))
+            self.text(render.blocks(rows, columns, self.env.width) if is_wide else self._table(rows, columns))
         else:
             self.text(render.tab_separated(rows, columns, wants_head))
 
@@ -210,7 +210,9 @@ class Output:
         return stdin.readline().strip().lower() in ("y", "yes")
 
     def hint(self, text: str) -> None:
-        """The line that says what to do."""
+        """The line that says what to do; within `fan shell` without the word `fan`."""
+        if text and self.env.keeper is not None:
+            text = re.sub(r"\bfan (?=[a-z])", "", text.replace("fan --help", "help"))
         if text:
             self.note(f"hint: {text}")
 

@@ -367,6 +367,7 @@ TABLE: dict[str, Row] = {
     "fancli.session": row(PROGRAM),
     "fancli.switching": row(PROGRAM),
     "fancli.slo": row(PROGRAM),
+    "fancli.staged": row(PROGRAM),
     "fancli.several": row(PROGRAM),
     "fancli.show": row(PROGRAM),
     "fancli.tap": row(PROGRAM),

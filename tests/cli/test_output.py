@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fancli.group import COMMANDS
+from fancli.render import blocks
 from tests.cli.conftest import HANG, envelope, variables
 
 if TYPE_CHECKING:
@@ -89,6 +90,13 @@ def test_a_list_fits_the_terminal(
     assert max(map(len, lines)) <= columns
     assert "version" in ran.stdout.lower()
     assert "1.0.0" in ran.stdout
+
+
+def test_what_is_too_long_for_a_narrow_terminal_goes_on_below() -> None:
+    rows = [{"gen": 7, "changes": "greeter: 1.0.0 -> 2.0.0; config a/b", "message": ""}]
+    assert blocks(rows, ("gen", "changes", "message"), 34).splitlines() == [
+        "7", "  changes     greeter: 1.0.0 ->", "              2.0.0; config a/b",
+    ]  # fmt: skip
 
 
 def test_an_empty_list_is_a_success(fan: Fan, registry_url: str) -> None:

@@ -326,6 +326,7 @@ TABLE: dict[str, Row] = {
     "fancli.documents": row(PROGRAM, "yaml"),
     "fancli.edit_payload": row(PROGRAM),
     "fancli.editor": row(PROGRAM),
+    "fancli.entry": row(PROGRAM),
     "fancli.env": row(PROGRAM),
     "fancli.exits": row(PROGRAM),
     "fancli.extensions": row(PROGRAM),

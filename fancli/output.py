@@ -146,7 +146,8 @@ class Output:
                 for name in columns
             )
             is_wide = natural > _CROWDED * self.env.width
-            self.text(render.blocks(rows, columns, self.env.width) if is_wide else self._table(rows, columns))
+            as_blocks = render.blocks(rows, columns, self.env.width) if is_wide else ""
+            self.text(as_blocks or self._table(rows, columns))
         else:
             self.text(render.tab_separated(rows, columns, wants_head))
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 def run_staged(
     command: Sequence[str], vars: Mapping[str, str], *, cwd: str, columns: int
 ) -> tuple[int, bytes]:
-    """Run `command` to its end. Its exit status, and what it showed on a terminal of `columns`: both
-    its streams, in the order in which it wrote them."""
+    """Run `command` to its end. Its exit status, and what it showed on a terminal of `columns`:
+    both its streams, in the order in which it wrote them."""
     ours, theirs = _terminal(columns)
     try:
         try:

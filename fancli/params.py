@@ -21,6 +21,8 @@ MAX_NAME = 255
 _SEGMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PEERS = "http://HOST:PORT, unix:///PATH, amqp://HOST/VHOST, redis://HOST/0, local:MODULE"
+#: What click says of a text that is none of the numbers that it wants.
+_IN_RANGE = re.compile(r"is not a valid (?:integer|float)(?: range)?")
 #: What a registry URL looks like.
 _REGISTRIES = "sqlite:PATH, memory:, zk://h1,h2/chroot"
 #: What a URL that is kept elsewhere begins with.
@@ -58,6 +60,13 @@ class Target(NamedTuple):
 def parse_target(text: str) -> Target:
     """`greeter.hello`, `a.b.hello@2`, `greeter::hello@~=2.1`, `greeter/hello`. The last dot
     splits."""
+    if "://" in text:
+        from fancli.mask import mask_url
+
+        raise Usage(
+            f"TARGET {mask_url(text)!r}: an address is no target",
+            "fan call greeter.hello -p http://HOST:PORT",
+        )
     name, at, want = text.partition("@")
     name = name.replace("::", ".").replace("/", ".")
     if at and not want.strip():
@@ -258,14 +267,14 @@ def read_bytes(path: str, option: str, env: Environment) -> bytes:
         raise Usage(f"{option}: cannot read {_place(path)}: {exc}") from None
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`did you mean list?`, or nothing where nothing is near."""
+def did_you_mean(name: str, known: Iterable[str], least: float = 0.7) -> str:
+    """`did you mean list?`, or nothing where nothing is near: `least` is 1 for the same."""
     from difflib import SequenceMatcher
 
     alike = {each: SequenceMatcher(None, name, each).ratio() for each in known}
     best = max(alike.values(), default=0.0)
     # What is clearly farther off than the nearest is no candidate beside it.
-    near = [each for each, ratio in alike.items() if ratio > 0.7 and ratio > best - 0.1][:3]
+    near = [each for each, ratio in alike.items() if ratio > least and ratio > best - 0.1][:3]
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 
@@ -278,14 +287,17 @@ def usage_text(exc: click.ClickException) -> tuple[str, str, str]:
     message = exc.format_message()
     if isinstance(exc, click.NoSuchOption):
         message = f"no such option: {exc.option_name}"
-        hint = did_you_mean(exc.option_name, _options_of(ctx))
+        takes_items = exc.option_name[:2] == "--" and hasattr(ctx and ctx.command, "takes_items")
+        hint = did_you_mean(exc.option_name, _options_of(ctx), 0.8 if takes_items else 0.7)
+        if takes_items and not hint:
+            hint = f"an argument of the method is an item: {exc.option_name[2:]}=VALUE"
     if not hint and "malformed JSON" in message:
         hint = "fan help payload"
     elif not hint and ctx is not None:
         hint = f"{ctx.command_path} --help"
     if isinstance(exc, click.MissingParameter):
         message = " ".join(message.split())  # click gives each choice a line of its own
-    message = message.strip().rstrip(".")
+    message = _IN_RANGE.sub("is no number", message.strip().rstrip("."))
     is_word = message[:2].isalpha() and message[:2].istitle()  # not a metavar: V=5%
     return message[:1].lower() + message[1:] if is_word else message, hint, ""
 

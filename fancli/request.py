@@ -38,6 +38,9 @@ _SHON = "fan.shon"
 class PayloadCommand(Command):
     """A command that takes SHON: `[ --a 1 ]` leaves argv before click sees options in it."""
 
+    #: Whether arguments of a method are among its own: who mistakes one for an option is told.
+    takes_items = True
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         args, ctx.meta[_SHON] = (args, None) if ctx.resilient_parsing else lift_shon(args)
         return super().parse_args(ctx, self.without_shon(args))

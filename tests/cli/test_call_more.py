@@ -107,8 +107,9 @@ def test_waiting_ends_when_the_service_is_there(
 
 
 def test_waiting_for_an_address_ends_when_somebody_answers(fan: Fan, demo: Demo) -> None:
-    ran = fan("call", "greeter.hello", "--wait-ready", "name=Ada", "-p", demo.url)
-    assert ran == (0, '"Hello Ada"\n', "")
+    for wait in (("--wait-ready",), ("--wait-ready", "30s"), ("--wait-ready=30s",)):
+        ran = fan("call", "greeter.hello", *wait, "name=Ada", "-p", demo.url)
+        assert ran == (0, '"Hello Ada"\n', "")
 
 
 @pytest.mark.parametrize(

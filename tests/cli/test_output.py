@@ -51,6 +51,52 @@ def test_colour_that_is_asked_for_comes_through_a_pipe_but_not_into_json(
     assert "\x1b" not in fan("discover", "list", *asked, **vars).stdout
 
 
+#: Ways to print one thing -> what is the same of them on a terminal and in a pipe.
+MODES: dict[str, Callable[[str], object]] = {
+    "call greeter.echo a:=1": json.loads,
+    "call greeter.echo a:=1 --get kwargs": json.loads,
+    "call greeter.hello -r": str,
+    "call greeter.hello --print b": json.loads,
+    "call greeter.hello --json": lambda text: {
+        name: json.loads(text)[name] for name in ("v", "ok", "target", "result", "version")
+    },
+    "call greeter.boom --json": lambda text: json.loads(text)["error"],
+    "call greeter.count n=3": str.split,
+    "call greeter.count n=2 --json": lambda text: [
+        json.loads(line).get("item", "end") for line in text.splitlines()
+    ],
+    "call greeter.hello -N 2": str,
+    "call greeter.whoami --fanout --get version": str,
+    "call greeter.hello --fanout --diff": str.split,
+    "call greeter.hello --against @1 @2": str.split,
+    "call greeter.hello --as curl": str,
+    "call greeter.hello --as python": str,
+    "call greeter.hello --as file": str,
+    "call greeter.hello --dry-run --instance {one}": json.loads,
+    "discover list": lambda text: {word for word in text.lower().split() if "." in word},
+    "discover list --format name": str,
+    "discover list --format yaml": str,
+    "discover list --format json": str,
+    "discover describe greeter.add --skeleton": json.loads,
+    "plugins --format name": str,
+    "help exit-codes": str,
+    "completion bash": str,
+}
+
+
+@pytest.mark.parametrize("line", MODES)
+def test_a_terminal_and_a_pipe_are_told_the_same(
+    fan: Fan, on_terminal: Terminal, demo: Demo, line: str
+) -> None:
+    one = fan("call", "greeter.whoami", "--get", "instance", "-r").stdout.strip()
+    args = line.format(one=one).split()
+    piped, seen = fan(*args), on_terminal(*args, NO_COLOR="1")
+    assert piped.stdout
+    assert seen.exit == piped.exit
+    assert "\x1b" not in seen.stdout
+    assert MODES[line](seen.stdout) == MODES[line](piped.stdout)
+
+
 def test_a_piped_result_is_one_plain_line(fan: Fan, demo: Demo) -> None:
     assert fan("call", "greeter.echo", "a:=1").stdout == '{"args":[],"kwargs":{"a":1}}\n'
 

@@ -63,7 +63,7 @@ MODES: dict[str, Callable[[str], object]] = {
     "call greeter.boom --json": lambda text: json.loads(text)["error"],
     "call greeter.count n=3": str.split,
     "call greeter.count n=2 --json": lambda text: [
-        json.loads(line).get("item", "end") for line in text.splitlines()
+        json.loads(line).get("result", "end") for line in text.splitlines()
     ],
     "call greeter.hello -N 2": str,
     "call greeter.whoami --fanout --get version": str,

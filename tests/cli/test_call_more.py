@@ -337,6 +337,10 @@ def test_an_edit_that_comes_to_nothing_sends_nothing(
     fan: Fan, demo: Demo, editor: str, status: int, said: str, private: Path
 ) -> None:
     edit = ("greeter.boom", "--edit")
-    ran = fan("call", *edit, VISUAL="", EDITOR=editor, TMPDIR=str(private))
+    folder = private / "temp"
+    folder.mkdir()
+    ran = fan("call", *edit, VISUAL="", EDITOR=editor, TMPDIR=str(folder))
     assert (ran.exit, ran.stdout) == (status, ""), ran
     assert said in ran.stderr
+    kept = list(folder.iterdir())
+    assert len(kept) == ran.stderr.count("what was edited is in"), "a draft that nobody touched"

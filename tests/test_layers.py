@@ -333,6 +333,7 @@ TABLE: dict[str, Row] = {
     "fancli.expect": row(PROGRAM),
     "fancli.files": row(PROGRAM),
     "fancli.fleet": row(PROGRAM, "click"),
+    "fancli.fitting": row(PROGRAM),
     "fancli.group": row(PROGRAM, "click"),
     "fancli.guard": row(PROGRAM),
     "fancli.guarded": row(PROGRAM),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
+from fancli.fitting import fitted
 from fancli.group import root_group
 from fancli.man import pages
 from fancli.topics import TOPICS
@@ -68,10 +69,30 @@ def test_every_option_says_what_it_is_for(path: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("columns", [60, 80, 140])
 def test_help_fits_the_terminal(fan: Fan, columns: int) -> None:
-    for path in ((), ("call",), ("bench",), ("help", "exit-codes")):
-        args = path if path[:1] == ("help",) else (*path, "--help")
-        prose = fan(*args, COLUMNS=str(columns)).stdout.partition("\nExamples:")[0]
-        assert max(map(len, prose.splitlines())) <= max(columns, 80)
+    for path in ((), ("call",), ("bench",)):
+        prose = fan(*path, "--help", COLUMNS=str(columns)).stdout.partition("\nExamples:")[0]
+        assert max(map(len, prose.splitlines())) <= columns
+
+
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_a_topic_fits_the_terminal_and_says_the_same(fan: Fan, columns: int) -> None:
+    for name in (*TOPICS, "error unavailable"):
+        words = name.split()
+        shown = fan("help", *words, COLUMNS=str(columns)).stdout
+        wide = [line for line in shown.splitlines() if len(line) > columns]
+        assert all(line.startswith("  ") and "   " not in line.strip() for line in wide), wide
+        assert shown.split() == fan("help", *words, COLUMNS="").stdout.split()
+
+
+def test_a_text_is_filled_anew_where_it_is_too_wide_and_nowhere_else() -> None:
+    text = "NAME     what it is and\n         does\n  an example   stays\n\none\ntwo"
+    assert fitted(text, 40) == text
+    assert fitted("NAME  a bc d\n      e f", 27) == "NAME  a bc d\n      e f"
+    assert fitted("NAME  one two three four five\n      six", 26).splitlines() == [
+        "NAME  one two three four", "      five six",
+    ]  # fmt: skip
+    assert fitted("a line of words\nand one more", 12) == "a line of\nwords and\none more"
+    assert fitted("So:\n\n    an example of words", 12) == "So:\n\n    an example of words"
 
 
 @pytest.mark.parametrize("name", ["payload", "exit-codes", "env", "files", "routing", "errors"])

@@ -145,8 +145,6 @@ class Output:
         else:
             self.text(render.tab_separated(rows, columns, wants_head))
 
-    # --- stderr ---
-
     def table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
         """A list as it is shown on a terminal; empty without rows."""
         from fancli import render
@@ -158,7 +156,10 @@ class Output:
             for name in columns
         )
         is_wide = natural > _CROWDED * self.env.width
-        return render.blocks(rows, columns) if is_wide else self._table(rows, columns)
+        as_blocks = render.blocks(rows, columns, self.env.width) if is_wide else ""
+        return as_blocks or self._table(rows, columns)
+
+    # --- stderr ---
 
     def talk(self, text: str) -> None:
         """A line for the person. A stderr that is gone is nobody's failure."""
@@ -218,7 +219,9 @@ class Output:
         return stdin.readline().strip().lower() in ("y", "yes")
 
     def hint(self, text: str) -> None:
-        """The line that says what to do."""
+        """The line that says what to do; within `fan shell` without the word `fan`."""
+        if text and self.env.keeper is not None:
+            text = re.sub(r"\bfan (?=[a-z])", "", text.replace("fan --help", "help"))
         if text:
             self.note(f"hint: {text}")
 

@@ -103,6 +103,7 @@ _HOME = {
     "read_legacy": "tools.legacy",
     "read_openapi": "tools.openapi",
     "read_services": "tools.foreign",
+    "resolve_reference": "references",
     "rpc": "service",
     "subscribe": "service",
     "versions": "",
@@ -208,6 +209,7 @@ if TYPE_CHECKING:
     from fan.profiles import Profile as Profile
     from fan.profiles import Profiles as Profiles
     from fan.profiles import load_profiles as load_profiles
+    from fan.references import resolve_reference as resolve_reference
     from fan.routes import Config as Config
     from fan.routes import Routes as Routes
     from fan.routing import parse_target as parse_target

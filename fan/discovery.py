@@ -29,7 +29,7 @@ from fan.readings import (
     safely,
 )
 from fan.registration import Registrar
-from fan.stores.base import Cut, Entry, Head, Hint, Store, Watch
+from fan.stores.base import HEAD, Cut, Entry, Head, Hint, Store, Watch
 
 if TYPE_CHECKING:
     from fan.following import Follower
@@ -58,6 +58,7 @@ class Discovery(Registrar):
         self._mirror = Mirror(store, timeout) if mirror is None else mirror
         self._owns_mirror = mirror is None
         self._end_listening: Callable[[], None] | None = None
+        self._end_remembering: Callable[[], None] | None = None
         #: Services as of earlier generations, for calls that are pinned to those.
         self._pinned: dict[tuple[str, int], Cut] = {}
         self._is_live = live
@@ -213,17 +214,19 @@ class Discovery(Registrar):
 
     # Watching
 
-    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back, from a store thread, at every change of what is registered or routed, and once
-        at the start. Returns what ends it."""
-        self._listeners.append(callback)
-        try:
+    def watch(
+        self, callback: Callable[[], None], *, all_routes: bool = False
+    ) -> Callable[[], None]:
+        """Call back, from a store thread, at every change of what is registered or of a route in
+        use, with `all_routes` at every generation; and once at the start. Returns what ends it."""
+        with ExitStack() as undo:
+            self._listeners.append(callback)
+            undo.callback(self._listeners.remove, callback)
             self._start_watching()
-        except BaseException:
-            self._listeners.remove(callback)
-            raise
-        callback()
-        return lambda: self._listeners.remove(callback)
+            if all_routes:
+                undo.callback(self._open().watch(HEAD, lambda hint: callback()).close)
+            callback()
+            return undo.pop_all().close
 
     def follow(self, since: str = "") -> Follower:
         """The generations of routes, to be closed: `what` of a step is service -> Route (None: it
@@ -291,20 +294,42 @@ class Discovery(Registrar):
         for listener in list(self._listeners):
             listener()
 
+    # The routes of what is held here
+
+    def _follow(self, service: str, deadline: float) -> None:
+        with self._lock:
+            if self._end_remembering is None:
+                self._end_remembering = self._mirror.listen(self._remember)
+        self._remember(self._mirror.use(ROUTE + service, deadline=deadline))
+
+    def _remember(self, state: State) -> None:
+        """Keep the routes of what is held here; in a registry that was made anew these are gone,
+        and we with them, also where our session was not."""
+        epoch = state.cursor.epoch if state.cursor is not None else ""
+        if epoch != self._epoch and self._epoch:
+            self._begin_again()
+            return
+        self._epoch = epoch
+        names = {instance.service for instance in list(self._held.values())}
+        bodies = {name: state.body(ROUTE + name) for name in names}
+        self._routes = {name: body for name, body in bodies.items() if body is not None}
+
     def close(self) -> None:
         """End the watches and the session."""
         self._is_closed.set()
         with self._lock:
             watches, self._watches = self._watches or [], None
-            end, self._end_listening = self._end_listening, None
+            ends = [self._end_listening, self._end_remembering]
+            self._end_listening = self._end_remembering = None
             timer, self._timer = self._timer, None
             self._cache.clear()
         for watch in watches:
             watch.close()
         if timer is not None:
             timer.cancel()
-        if end is not None:
-            end()
+        for end in ends:
+            if end is not None:
+                end()
         if self._owns_mirror:
             self._mirror.close()
         self.leave()

@@ -100,6 +100,11 @@ class Interface(msgspec.Struct, frozen=True, omit_defaults=True):
         return next((m for m in self.methods if m.name == name), None)
 
     @property
+    def needed(self) -> set[str]:
+        """The services that it depends on, hard or soft."""
+        return {name for ranges in self.depend.values() for name in ranges}
+
+    @property
     def is_foreign(self) -> bool:
         """Whether the service knows nothing of fan: its methods are called each in its form."""
         return bool(self.methods) and self.methods[0].http is not None

@@ -22,8 +22,6 @@ from fan.stores.base import Store
 from fan.transports.base import Ledger, Transport
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
     from fan.binding import Binding
     from fan.config import Configs
     from fan.consumer import Registration
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from fan.lifecycle import Lifecycle
     from fan.middleware.base import Middleware
     from fan.middleware.metrics import Metrics
+    from fan.pool import Pool
     from fan.tracers.base import Tracer
     from fan.version import Versions
 
@@ -59,7 +58,7 @@ class Parts:
         self._transports: dict[str, Transport] = dict(self._given_transports)
         #: The same by URL: a call looks up no scheme.
         self._by_address: dict[str, Transport] = {}
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Pool | None = None
         self._lifecycle: Lifecycle | None = None
         self._config: Configs | None = None
         self._mailboxes: weakref.WeakKeyDictionary[Any, Mailbox] = weakref.WeakKeyDictionary()
@@ -170,13 +169,13 @@ class Parts:
         return Versions(lambda: self.store, timeout=self.settings.timeout)
 
     @property
-    def pool(self) -> ThreadPoolExecutor:
+    def pool(self) -> Pool:
         """Threads for what must not block a caller: pushes, plain methods awaited from a task."""
         with self._lock:
             if self._pool is None:
-                from concurrent.futures import ThreadPoolExecutor
+                from fan.pool import Pool
 
-                self._pool = ThreadPoolExecutor(self.settings.workers, "fan-worker")
+                self._pool = Pool(self.settings.workers, "fan-worker")
             return self._pool
 
     def mailbox(self) -> Mailbox:
@@ -186,7 +185,7 @@ class Parts:
         loop = asyncio.get_running_loop()
         found = self._mailboxes.get(loop)
         if found is None:
-            found = self._mailboxes[loop] = Mailbox(loop)
+            found = self._mailboxes[loop] = Mailbox(loop, lambda: self.pool)
         return found
 
     def transport(self, name: str) -> Transport:

@@ -246,6 +246,21 @@ def _formed(address: Address, interface: Interface, method: str) -> Address:
     return address if found is None else msgspec.structs.replace(address, form=found.http)
 
 
+def check_pushed(table: Table, method: str) -> None:
+    """Raise Unimplemented (unknown_method) where it is known of every version that takes the
+    service's pushes that it has no such method: a queue would accept what nobody can handle."""
+    info = table.info
+    routed = [v for v, weight in info.route.versions.items() if weight > 0] if info.route else []
+    known: set[str] = set()
+    for version in routed or info.interfaces:
+        interface = info.interfaces.get(version)
+        if interface is None or not interface.methods:
+            return
+        known.update(m.name for m in interface.methods)
+    if known and method not in known and method not in BUILT_IN:
+        raise unknown_method(info.name, method, known)
+
+
 def _sharding(info: ServiceInfo) -> Sharding | None:
     if info.route is None or not info.route.shard:
         return None

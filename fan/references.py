@@ -61,8 +61,8 @@ def without_references(text: str) -> tuple[str, Callable[[str], str]]:
     return _replaced(text, hide), restore
 
 
-def resolve(text: str, env: Mapping[str, str]) -> str:
-    """The setting itself: every reference replaced by what it stands for, percent-encoded within a
+def resolve_reference(text: str, env: Mapping[str, str]) -> str:
+    """A setting itself: every reference replaced by what it stands for, percent-encoded within a
     URL. Raises InvalidArgument (bad_setting) for one that leads nowhere."""
     if is_reference(text):
         return _secret(text, env)

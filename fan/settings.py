@@ -21,7 +21,7 @@ import msgspec
 
 from fan.errors import FailedPrecondition, PermissionDenied
 from fan.message import MAX_BODY
-from fan.references import has_reference, resolve
+from fan.references import has_reference, resolve_reference
 from fan.settings_places import SYSTEM_FILE, default_registry, default_runtime_dir, found_files
 from fan.settings_values import URLS, bad_setting, converted, did_you_mean
 
@@ -105,7 +105,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def registry_url(self) -> str:
         """The registry in force, credentials and all: empty text means the default, here as in the
         file. Raises InvalidArgument (bad_setting) for a reference that leads nowhere."""
-        return resolve(self.registry or default_registry(os.environ), os.environ)
+        return resolve_reference(self.registry or default_registry(os.environ), os.environ)
 
     def resolving(self) -> Any:
         """These settings for who connects with them: a credential that is a reference (`env:NAME`,
@@ -169,7 +169,7 @@ class _Resolving:
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._settings, name)
         if name in URLS:
-            value = resolve(value, os.environ)
+            value = resolve_reference(value, os.environ)
         self.__dict__[name] = value  # from now on it is found without this
         return value
 

@@ -3,7 +3,7 @@
 Every reading that works leaves a file of its own, replaced as a whole; one that fails is answered
 from the file, marked by `age`. Writes, sessions, watches and the history never are: who changes
 something, or follows it, needs the registry. An empty answer is an answer, and is kept like any
-other.
+other. Whenever a reading is kept for the first time, what is too old, or too much, goes.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ _SHARE = 0.5
 _MOST = 2.0
 #: What names are the remainder of.
 _PRIME = 2**61 - 1
+
+#: Readings of one registry that are kept, and for how many seconds, or as long as somebody wants
+#: them who keeps one.
+_KEPT, _KEPT_FOR = 500, 86_400.0
 
 
 class _Reading(msgspec.Struct, frozen=True):
@@ -168,10 +172,35 @@ class StaleStore(Store):
                 return
             temporary = f"{path}.{os.getpid()}"
             body = _Reading([self._name, *key], msgspec.Raw(found))
+            is_new_registry = not os.path.isdir(self._folder)
             os.makedirs(self._folder, 0o700, exist_ok=True)
+            is_new = not os.path.exists(path)
             with open(temporary, "wb", opener=_private) as file:
                 file.write(msgspec.json.encode(body))
             os.replace(temporary, path)
+            if is_new_registry:
+                for other in os.scandir(os.path.dirname(self._folder)):
+                    if _is_name(other.name):
+                        self._prune(other.path)
+            elif is_new:
+                self._prune(self._folder)
+
+    def _prune(self, folder: str) -> None:
+        """Remove the readings of one registry that are too old or too many, and their folder with
+        the last one. Somebody else may be doing the same."""
+        found = []
+        for entry in os.scandir(folder):
+            if _is_name(entry.name.partition(".")[0]):
+                with contextlib.suppress(OSError):
+                    found.append((entry.stat().st_mtime, entry.path))
+        found.sort(reverse=True)
+        oldest = time.time() - max(self._max_stale, _KEPT_FOR)
+        for number, (at, path) in enumerate(found):
+            if number >= _KEPT or at < oldest:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+        with contextlib.suppress(OSError):  # not empty, most often
+            os.rmdir(folder)
 
     def _path(self, key: Sequence[str]) -> str:
         return os.path.join(self._folder, f"{_name(chr(0).join(key))}.json")
@@ -226,6 +255,11 @@ def _name(text: str) -> str:
     """A short name for a text. What is found under it says itself whose it is, so that this need
     not be the name of nothing else: a hash of that kind costs a command 5 ms to import."""
     return f"{int.from_bytes(text.encode(), 'big') % _PRIME:016x}"
+
+
+def _is_name(text: str) -> bool:
+    """Whether it can be one of those, and what has it be ours."""
+    return len(text) == 16 and set(text) <= set("0123456789abcdef")
 
 
 def _private(path: str, flags: int) -> int:

@@ -170,9 +170,12 @@ class Group(Documented, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         command = self.get_command(ctx, args[0])
         if command is None and not ctx.resilient_parsing:
-            near = did_you_mean(args[0], self.list_commands(ctx))
-            raise Usage(f"no such command: {args[0]}", near, ctx)
+            raise Usage(f"no such command: {args[0]}", self.near(ctx, args[0]), ctx)
         return args[0] if command else None, command, args[1:]
+
+    def near(self, ctx: click.Context, name: str) -> str:
+        """What may have been meant by the name of no command; may be empty."""
+        return did_you_mean(name, self.list_commands(ctx))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         moved = hoist(args)
@@ -213,6 +216,18 @@ class Root(Group):
 
         extension = find(cmd_name)
         return self._loaded(ctx, extension) if extension is not None else None
+
+    def near(self, ctx: click.Context, name: str) -> str:
+        if "." in name.partition("@")[0].strip("."):
+            return f"did you mean fan call {name}?"
+        # A verb without its noun: `fan describe` for `fan discover describe`.
+        groups = [each for each in self.table if isinstance(self.get_command(ctx, each), Group)]
+        below = [
+            f"fan {each} {name}"
+            for each in groups
+            if name in getattr(self.get_command(ctx, each), "table", {})
+        ]
+        return f"did you mean {' or '.join(below)}?" if below else super().near(ctx, name)
 
     def _loaded(self, ctx: click.Context, extension: Extension) -> click.Command | None:
         try:

@@ -39,6 +39,9 @@ _SHON = "fan.shon"
 class PayloadCommand(Command):
     """A command that takes SHON: `[ --a 1 ]` leaves argv before click sees options in it."""
 
+    #: Whether arguments of a method are among its own: who mistakes one for an option is told.
+    takes_items = True
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         args, ctx.meta[_SHON] = (args, None) if ctx.resilient_parsing else lift_shon(args)
         return super().parse_args(ctx, self.without_shon(args))
@@ -62,7 +65,7 @@ request_options: Callable[[Any], Any] = add_options(
             metavar="NAME",
             default="auto",
             shell_complete=complete_transport,
-            help="auto, ipc, http, amqp, redis; of pushes database, too.",
+            help="auto, ipc, http, amqp, redis; database for a push.",
         ),
         click.option(
             "-p", "--peer", multiple=True, metavar="URL", help="Address; asks no registry."
@@ -133,12 +136,13 @@ class Asking:
         self.topic = topic
         self.target = Target("", "") if topic else parse_target(target)
         self.env.target = topic or self.target.name
+        listed: tuple[str, ...] = ()
         if peer_list:
             from fancli.peers import read_peers
 
-            peer = (*peer, *read_peers(peer_list, common))
-        self.local = [url.partition(":")[2] for url in peer if url.startswith("local:")]
-        if self.local and len(peer) > 1:
+            listed = read_peers(peer_list, common)
+        self.local = [url.partition(":")[2] for url in (*peer, *listed) if url.startswith("local:")]
+        if self.local and len(peer) + len(listed) > 1:
             raise Usage("-p local:MODULE stands alone")
         shon = click.get_current_context().meta[_SHON]
         self.payload = read_payload(items, data, shon, self.env)
@@ -148,7 +152,7 @@ class Asking:
             "timeout": common.timeout,
             "want": self.target.want,
             "transport": check_transport("-t", transport),
-            "peers": () if self.local else check_peers(peer),
+            "peers": () if self.local else self._peers(peer, listed),
             "instance": instance,
             "shard": shard,
             "sticky": routing,
@@ -169,6 +173,10 @@ class Asking:
         self._drop: Callable[[], None] | None = None
         #: What was on the wire, with -vvv.
         self.tap: Tap | None = None
+
+    def _peers(self, given: tuple[str, ...], listed: tuple[str, ...]) -> tuple[str, ...]:
+        # Who writes a list must not choose which of the user's secrets goes where.
+        return check_peers(given, vars=self.env.vars) + check_peers(listed, "-P")
 
     @contextmanager
     def opened(self, *, live: bool = False) -> Iterator[tuple[App, Client]]:

@@ -196,3 +196,64 @@ def test_a_folder_that_cannot_be_written_is_no_failure(world: World) -> None:
     world.folder.parent.mkdir()
     world.folder.write_text("a file")
     assert world.discovery().service("a").is_known
+
+
+def kept(folder: Path) -> list[Path]:
+    """The readings that are kept, of all registries."""
+    return sorted(folder.glob("*/*"))
+
+
+def age(path: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_what_is_too_old_goes_when_something_new_is_kept(world: World) -> None:
+    store = world.store()
+    store.list("inst", deadline=FOREVER)
+    (old,) = kept(world.folder)
+    age(old, 2 * 86_400)
+    left_behind = old.with_name(f"{old.name}.4711")  # by somebody who was killed
+    left_behind.touch()
+    age(left_behind, 2 * 86_400)
+    foreign = old.with_name("notes.txt")
+    foreign.touch()
+    age(foreign, 2 * 86_400)
+    store.list("iface", deadline=FOREVER)
+    assert not old.exists()
+    assert not left_behind.exists()
+    assert foreign.exists()
+    assert len(kept(world.folder)) == 2
+
+
+def test_what_somebody_still_wants_is_kept_however_old(world: World) -> None:
+    store = world.store(max_stale=10 * 86_400)
+    store.list("inst", deadline=FOREVER)
+    (old,) = kept(world.folder)
+    age(old, 2 * 86_400)
+    store.list("iface", deadline=FOREVER)
+    assert old.exists()
+
+
+def test_the_readings_of_one_registry_are_bounded_in_number(world: World) -> None:
+    store = world.store()
+    store.list("inst", "service0/", deadline=FOREVER)
+    age(kept(world.folder)[0], 60)
+    for number in range(1, 520):
+        store.list("inst", f"service{number}/", deadline=FOREVER)
+    assert len(kept(world.folder)) == 500
+    world.fail()
+    assert store.list("inst", "service519/", deadline=FOREVER) == []
+    with pytest.raises(Unavailable):
+        store.list("inst", "service0/", deadline=FOREVER)
+
+
+def test_a_registry_that_nobody_reads_any_more_is_forgotten_with_the_next_one(
+    world: World,
+) -> None:
+    world.store("old").list("inst", deadline=FOREVER)
+    (old,) = kept(world.folder)
+    age(old, 2 * 86_400)
+    world.store("new").list("inst", deadline=FOREVER)
+    assert not old.parent.exists()
+    assert len(kept(world.folder)) == 1

@@ -56,7 +56,7 @@ def tab(line: str) -> tuple[tuple[str, str], ...]:
 #: Of ours, by every command.
 PROGRAM = names(
     """
-    fancli fancli.env fancli.exits fancli.group fancli.main fancli.output fancli.params
+    fancli fancli.entry fancli.env fancli.exits fancli.group fancli.main fancli.output fancli.params
     """
 )
 #: To find a service in the registry.

@@ -14,6 +14,7 @@ import msgspec
 
 from fan.codec import encode_result
 from fan.context import Context, _current
+from fan.error_types import text_of
 from fan.errors import (
     NO,
     YES,
@@ -24,7 +25,6 @@ from fan.errors import (
     Internal,
     InvalidArgument,
     Unavailable,
-    text_of,
 )
 from fan.failures import error_response
 from fan.hosting import Hosted

@@ -86,13 +86,13 @@ class Picker:
             or table.is_replaced
             or (gen and not info.routed_at <= gen <= self._discovery.gen)
         ):
-            table = self._look(service, deadline, gen)
+            table = self._look(info, deadline, gen)
             if table.is_replaced:
                 return self._replacement(table, deadline, gen)
         return table
 
-    def _look(self, service: str, deadline: float, gen: int) -> Table:
-        info = self._discovery.service(service, deadline)
+    def _look(self, info: ServiceInfo, deadline: float, gen: int) -> Table:
+        service = info.name
         if gen and not info.routed_at <= gen <= self._discovery.gen:
             info = self._discovery.as_of(info, gen, deadline)
         table = self._tables.get(service)
@@ -114,7 +114,7 @@ class Picker:
                     reason="replacement_loop",
                 )
             names.append(name)
-            table = self._look(name, deadline, gen)
+            table = self._look(self._discovery.service(name, deadline), deadline, gen)
         return msgspec.structs.replace(table, replaces=tuple(names[:-1]), want=want)
 
     def look_again(self, table: Table, deadline: float) -> Table | None:

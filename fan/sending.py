@@ -17,7 +17,7 @@ from fan.errors import FanError, InvalidArgument
 from fan.hosting import Hosted
 from fan.message import JSON, Request, Response
 from fan.middleware.base import Call, CallNext, Middleware, Options, Send, Steps
-from fan.model import Address, Choice, ServiceInfo, transport_of
+from fan.model import QUEUES, Address, Choice, ServiceInfo, transport_of
 from fan.picker import Table, check_pushed, needs_key, peer
 from fan.routes import Rule
 from fan.service import check_topic
@@ -71,16 +71,19 @@ class Sender:
         if book is not None and self._is_open:
             book.open()
 
-    def hosted(self, service: str, want: str, method: str = "") -> Hosted | None:
+    def hosted(
+        self, service: str, want: str, method: str = "", *, is_at_hand: bool = False
+    ) -> Hosted | None:
         """The service hosted in this App that a call goes to directly, None where there is none or
-        the options or a rule name another place."""
+        the options or a rule name another place. With `is_at_hand` it reads no registry."""
         if not self._may_stay or not self._app.dispatcher.hosting:
             return None
         book = self._app.routes
         rule = book.at_hand(service, method) if book is not None and self._is_open else None
         if rule is not None and (rule.url or rule.type not in ("auto", "local")):
             return None
-        return self._app.hosted_for(service, want or self._options.want)
+        want = want or self._options.want
+        return self._app.binding.hosted_for(service, want, is_at_hand=is_at_hand)
 
     def begin(
         self, kind: str, service: str, method: str, want: str, content_type: str, body: bytes
@@ -225,9 +228,14 @@ class Sender:
         return self._choose_instance(call)
 
     def _choose_for_push(self, call: Call) -> Choice:
-        transport = self._queue_of(call)
-        if transport is not None:
-            return self._queued(call, transport)
+        table: Table = call.table
+        queue = self._queue_of(call)
+        if needs_key(table, call.method, call.options) and (queue or self._wants_queue(call)):
+            from fan.shard import no_queue
+
+            raise no_queue(call.service, table.sharding)
+        if queue is not None:
+            return self._queued(call, queue)
         return self._choose_instance(call)
 
     def _check_pushed(self, call: Call) -> None:
@@ -276,6 +284,15 @@ class Sender:
             return None
         return self._app.transport(self._app.settings.queue)
 
+    def _wants_queue(self, call: Call) -> bool:
+        """Whether a push that names no transport is one for a queue, if it could be there."""
+        info: ServiceInfo = call.table.info
+        method = call.table.method(call.method, call.options.want)
+        return call.options.transport in ("", "auto") and (
+            (method is not None and method.is_push)
+            or any(transport_of(a) in QUEUES for i in info.instances for a in i.addresses)
+        )
+
     def _sharded(self, call: Call, table: Table) -> Options:
         """The options with the shard key of a call, of its arguments where it was given none.
         Raises InvalidArgument (bad_shard)."""
@@ -297,6 +314,12 @@ class Sender:
             raise InvalidArgument(
                 f"a push over {transport.scheme} goes to the version that is routed when it is"
                 f" delivered: {call.target}@{options.want} cannot be asked for"
+            )
+        if options.instance or options.shard:
+            what = "a shard key" if options.shard else "an instance"
+            raise InvalidArgument(
+                f"a push over {transport.scheme} goes to whichever instance takes it from the queue"
+                f" of {call.service}: {what} cannot be asked for"
             )
         offered = (a for i in call.table.info.instances for a in i.addresses)
         found = next((a for a in offered if transport_of(a) == transport.scheme), None)

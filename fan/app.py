@@ -25,7 +25,7 @@ from fan.middleware.base import Middleware
 from fan.mirror import Mirror
 from fan.model import Address, ServiceInfo
 from fan.picker import Picker
-from fan.policies import Policies
+from fan.policies import Policies, check_config, check_state
 from fan.routes import RouteBook, Routes
 from fan.runner import LoopThread
 from fan.service import Service, check_topic
@@ -134,6 +134,8 @@ class App:
         self.mirror = Mirror(
             lambda: self.store, self.settings.timeout, on_loss=self.settings.on_loss
         )
+        if self.policies is not None:
+            self.mirror.validate(lambda after: check_state(self.mirror.state, after))
         #: What tells the registry which generation that is; a one-shot App tells nothing.
         self.consumer = self._registration() if self._is_live else None
         self.discovery = Discovery(
@@ -235,6 +237,7 @@ class App:
                     timeout=self.settings.timeout,
                     variables=config_variables,
                     mirror=self.mirror,
+                    check=check_config,
                 )
             return self._config
 

@@ -34,7 +34,7 @@ key_argument: Callable[[Any], Any] = click.argument(
 @contextmanager
 def opened(common: Common, key: str = "") -> Iterator[tuple[Configs, float]]:
     """The configs, and the deadline of the command. `key` is what an error in JSON is about."""
-    from fan import Configs, plugins
+    from fan import Configs, check_config, plugins
 
     if common.env.is_json:
         common.env.target = key
@@ -43,7 +43,7 @@ def opened(common: Common, key: str = "") -> Iterator[tuple[Configs, float]]:
     with plugins.open_store(
         settings.registry_url, settings.namespace, settings, on_stale=common.on_stale
     ) as store:
-        config = Configs(lambda: store, live=False, timeout=settings.timeout)
+        config = Configs(lambda: store, live=False, timeout=settings.timeout, check=check_config)
         try:
             yield config, deadline
         finally:

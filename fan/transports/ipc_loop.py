@@ -218,9 +218,7 @@ class Waiting:
 
     __slots__ = ("channel", "deadline", "future", "request", "stream", "was_moved")
 
-    def __init__(
-        self, request: Request, deadline: float, future: asyncio.Future[Response]
-    ) -> None:
+    def __init__(self, request: Request, deadline: float, future: asyncio.Future[Response]) -> None:
         self.request = request
         self.deadline = deadline
         self.future = future

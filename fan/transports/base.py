@@ -164,6 +164,9 @@ class Transport(ABC):
     scheme: ClassVar[str]
     #: Abilities: call, push, stream, subscribe, cancel, serve, queue (it has `queues`), ledger.
     can: ClassVar[frozenset[str]] = frozenset({"call"})
+    #: Kinds of request that `submit` takes. For what is in `can` and not here, a coroutine calls
+    #: `send` or `publish` in a thread.
+    submits: ClassVar[frozenset[str]] = frozenset({"call"})
     #: Whether an address is that of a broker, behind which all instances of a version take turns.
     #: A call then carries in `want` the exact version that was chosen, and an `instance` only where
     #: the caller asks for that one.

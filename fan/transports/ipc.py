@@ -46,6 +46,7 @@ class IpcTransport(Transport):
 
     scheme: ClassVar[str] = "ipc"
     can: ClassVar[frozenset[str]] = frozenset({"call", "push", "stream", "cancel", "serve"})
+    submits: ClassVar[frozenset[str]] = frozenset({"call", "push"})
 
     def __init__(self, settings: IpcSettings) -> None:
         self._settings = settings

@@ -214,7 +214,7 @@ class LoopShared:
 
 
 class Waiting:
-    """A request in flight and the loop's future for its answer; a `Waiter` of `ipc_channel`."""
+    """A request in flight and the loop's future for its answer; a `Waiter` of `ipc_waiting`."""
 
     __slots__ = ("channel", "deadline", "future", "request", "stream", "was_moved")
 

@@ -29,7 +29,6 @@ from fan.readings import (
     safely,
 )
 from fan.stores.base import Change, Hint, Plan, Revision, Session, Store
-from fan.writing import user_name
 
 #: Seconds between two tries to register again while the registry is down.
 _LONGEST_WAIT = 5.0
@@ -262,6 +261,8 @@ class Registrar:
         """Where the registry was made anew, give it the route that was last seen in force. Who
         registers again first writes it, and all who saw the same write the same; without one it is
         as at a first start."""
+        from fan.writing import user_name
+
         first = msgspec.json.encode(Route(versions={instance.version: WHOLE}))
         body = self._routes.get(instance.service, first)
         reason = f"{instance.service} {instance.version} found the registry made anew"

@@ -3,9 +3,7 @@
 All of it is stored as JSON; a reader ignores fields that it does not know.
 """
 
-from __future__ import annotations
-
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -313,7 +311,7 @@ class QueueName(msgspec.Struct, frozen=True):
         return "call" if self.version else "push"
 
     @classmethod
-    def parse(cls, text: str) -> QueueName:
+    def parse(cls, text: str) -> Self:
         """The name that `str()` gives. Raises ValueError for what is none."""
         topic, slash, group = text.rpartition("/")
         if slash:

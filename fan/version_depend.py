@@ -26,6 +26,10 @@ STRANGER = "interfaces_changed"
 RouteOf = Callable[[str], Route | None]
 
 
+#: Versions that an error names as a way out.
+_MOST_NAMED = 3
+
+
 class Needs(msgspec.Struct, frozen=True):
     """Of a registered interface, what it needs: the methods, which are most of it, are skipped."""
 
@@ -183,11 +187,24 @@ class Dependencies:
         hard = [edge for edge in unmet if edge.is_hard]
         if hard:
             raise FailedPrecondition(
-                "; ".join(map(str, hard)),
+                "; ".join(f"{edge}: {self._way_out(edge)}" for edge in hard),
                 reason="unmet_dependency",
-                details={"unmet": [_told(edge) for edge in hard]},
+                details={"unmet": [_told(edge, self.suiting(edge)) for edge in hard]},
             )
         return unmet
+
+    def suiting(self, edge: Edge) -> list[str]:
+        """The versions of the needed service that would do, as far as they are registered; the
+        highest first."""
+        found = self.versions(edge.needed)
+        return [version for version in reversed(found) if matches(version, edge.range)]
+
+    def _way_out(self, edge: Edge) -> str:
+        suiting = self.suiting(edge)
+        if not suiting:
+            return f"no version of {edge.needed} that is registered would do"
+        return f"{edge.needed} {' or '.join(suiting[:_MOST_NAMED])} would do"
+
 
 
 def _decoded(records: Iterable[Record]) -> Iterator[Needs]:
@@ -198,8 +215,9 @@ def _decoded(records: Iterable[Record]) -> Iterator[Needs]:
             continue
 
 
-def _told(edge: Edge) -> dict[str, object]:
+def _told(edge: Edge, suiting: list[str]) -> dict[str, object]:
     return {
+        "suiting": suiting,
         "service": edge.service,
         "version": edge.version,
         "needs": edge.needed,

@@ -127,6 +127,29 @@ def test_what_is_too_old_fails_as_it_would(world: World) -> None:
         world.discovery(max_stale=50).service("a")
 
 
+def test_a_reading_that_is_as_it_was_is_young_again_and_not_written_again(world: World) -> None:
+    world.discovery().service("a")
+    files = {path: path.stat().st_ino for path in world.folder.rglob("*.json")}
+    for path in files:
+        os.utime(path, (time.time() - 100, time.time() - 100))
+    world.discovery().service("a")
+    assert {path: path.stat().st_ino for path in world.folder.rglob("*.json")} == files
+    world.fail()
+    assert world.discovery(max_stale=50).service("a").is_known
+
+
+def test_a_longer_list_that_says_the_same_makes_no_older_one_young(world: World) -> None:
+    world.store().list("inst", "a/", deadline=soon())
+    (shorter,) = world.folder.rglob("*.json")
+    os.utime(shorter, (time.time() - 100, time.time() - 100))
+    world.real.delete("inst", "a/a-1", deadline=soon())
+    world.store().list("inst", deadline=soon())
+    store = world.store(max_stale=50)
+    assert store.list("inst", "a/", deadline=soon()) == []
+    world.fail()
+    assert world.store(max_stale=50).list("inst", "a/", deadline=soon()) == []
+
+
 def test_an_answer_that_is_no_outage_is_passed_on(world: World) -> None:
     world.discovery().service("a")
     world.fail(NotFound("it says so itself"))

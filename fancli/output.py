@@ -19,8 +19,8 @@ Format = Literal["table", "json", "yaml", "name"]
 #: Colours of words in tables: legible on light and dark backgrounds.
 _STYLES = {"up": "green", "ok": "green", "starting": "yellow", "draining": "yellow", "down": "red"}
 
-#: A table this many times as wide as the terminal is printed as blocks, a line for each column.
-_CROWDED = 1.5
+#: A table this many times as wide as its room is printed as blocks, a line for each column.
+_CROWDED = 1.25
 _TIME = r"\d{4}-\d\d-\d\dT[\d:.]+Z|"
 
 
@@ -151,12 +151,15 @@ class Output:
 
         if not rows:
             return ""
-        natural = sum(
-            2 + max(len(name), *(len(render.cell(row.get(name))) for row in rows))
-            for name in columns
-        )
-        is_wide = natural > _CROWDED * self.env.width
-        as_blocks = render.blocks(rows, columns, self.env.width) if is_wide else ""
+        cells = {name: [render.cell(row.get(name), ", ") for row in rows] for name in columns}
+        whole = other = 0
+        for name, column in cells.items():
+            is_whole = all(re.fullmatch(_TIME, cell) for cell in column)
+            width = 2 + max(map(len, (name, *column)))
+            whole, other = (whole + width, other) if is_whole else (whole, other + width)
+        # What is whole leaves the others so much less.
+        is_crowded = other > _CROWDED * (self.env.width - whole)
+        as_blocks = render.blocks(rows, columns, self.env.width) if is_crowded else ""
         return as_blocks or self._table(rows, columns)
 
     # --- stderr ---

@@ -19,10 +19,6 @@ Format = Literal["table", "json", "yaml", "name"]
 #: Colours of words in tables: legible on light and dark backgrounds.
 _STYLES = {"up": "green", "ok": "green", "starting": "yellow", "draining": "yellow", "down": "red"}
 
-#: A table this many times as wide as the terminal is printed as blocks, a line for each column.
-_CROWDED = 1.5
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|")
-
 
 class StdoutClosed(Exception):
     """The reader of stdout went away (`| head -1`)."""
@@ -141,13 +137,10 @@ class Output:
         elif format == "name":
             self.text("\n".join(dict.fromkeys(render.cell(row[columns[0]]) for row in rows)))
         elif self.env.stdout_is_tty:
-            natural = sum(
-                2 + max(len(name), *(len(render.cell(row.get(name))) for row in rows))
-                for name in columns
-            )
-            is_wide = natural > _CROWDED * self.env.width
-            as_blocks = render.blocks(rows, columns, self.env.width) if is_wide else ""
-            self.text(as_blocks or self._table(rows, columns))
+            if render.is_crowded(rows, columns, self.env.width):
+                self.text(render.blocks(rows, columns, self.env.width))
+            else:
+                self.text(self._table(rows, columns))
         else:
             self.text(render.tab_separated(rows, columns, wants_head))
 
@@ -363,11 +356,11 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        from fancli.render import cell
+        from fancli.render import TIME, cell
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for name in columns:
-            is_time = all(_TIME.fullmatch(cell(row.get(name))) for row in rows)  # it stays whole
+            is_time = all(TIME.fullmatch(cell(row.get(name))) for row in rows)  # it stays whole
             table.add_column(name.upper().replace("_", " "), overflow="fold", no_wrap=is_time)
         for row in rows:
             cells = [cell(row.get(name), ", ") for name in columns]

@@ -96,7 +96,7 @@ _HOME = {
     "mock_samples": "tools.mock",
     "mock_service": "tools.mock",
     "new_id": "context",
-    "parse_duration": "settings",
+    "parse_duration": "settings_values",
     "parse_target": "routing",
     "plugins": "",
     "push": "service",
@@ -220,7 +220,7 @@ if TYPE_CHECKING:
     from fan.settings import Loaded as Loaded
     from fan.settings import Settings as Settings
     from fan.settings import load_settings as load_settings
-    from fan.settings import parse_duration as parse_duration
+    from fan.settings_values import parse_duration as parse_duration
     from fan.shard import ShardRule as ShardRule
     from fan.tools.foreign import Foreign as Foreign
     from fan.tools.foreign import read_services as read_services

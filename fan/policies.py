@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fan.errors import InvalidArgument
-from fan.settings import Settings, convert_setting, did_you_mean
+from fan.settings import Settings, convert_setting
+from fan.settings_values import did_you_mean
 
 if TYPE_CHECKING:
     from fan.middleware.base import Middleware

@@ -36,6 +36,7 @@ def edited(asking: Asking, method: MethodInfo | None, payload: Payload) -> Paylo
             asking.common.out.note(f"what was edited is in {path}")
         raise
     discard(path)
+    asking.let_go()  # that may have taken an hour
     if found is None:
         raise Usage("--edit: the payload was emptied, and nothing was sent")
     return found

@@ -137,12 +137,19 @@ class Output:
         elif format == "name":
             self.text("\n".join(dict.fromkeys(render.cell(row[columns[0]]) for row in rows)))
         elif self.env.stdout_is_tty:
-            if render.is_crowded(rows, columns, self.env.width):
-                self.text(render.blocks(rows, columns, self.env.width))
-            else:
-                self.text(self._table(rows, columns))
+            self.text(self.table(rows, columns))
         else:
             self.text(render.tab_separated(rows, columns, wants_head))
+
+    def table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+        """A list as it is shown on a terminal; empty without rows."""
+        from fancli import render
+
+        if not rows:
+            return ""
+        if render.is_crowded(rows, columns, self.env.width):
+            return render.blocks(rows, columns, self.env.width)
+        return self._table(rows, columns)
 
     # --- stderr ---
 
@@ -360,7 +367,8 @@ class Output:
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for name in columns:
-            is_time = all(TIME.fullmatch(cell(row.get(name))) for row in rows)  # it stays whole
+            # A time stays whole.
+            is_time = all(re.fullmatch(TIME, cell(row.get(name))) for row in rows)
             table.add_column(name.upper().replace("_", " "), overflow="fold", no_wrap=is_time)
         for row in rows:
             cells = [cell(row.get(name), ", ") for name in columns]

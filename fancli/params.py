@@ -18,17 +18,16 @@ if TYPE_CHECKING:
 #: Longest dotted name.
 MAX_NAME = 255
 
-_SEGMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PEERS = "http://HOST:PORT, unix:///PATH, amqp://HOST/VHOST, redis://HOST/0, local:MODULE"
 #: What click says of a text that is none of the numbers that it wants.
-_IN_RANGE = re.compile(r"is not a valid (?:integer|float)(?: range)?")
+_IN_RANGE = r"is not a valid (?:integer|float)(?: range)?"
 #: What a registry URL looks like.
 _REGISTRIES = "sqlite:PATH, memory:, zk://h1,h2/chroot"
 #: What a URL that is kept elsewhere begins with.
 _REFERENCES = ("env", "file")
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
+_URL = r"(?s)([A-Za-z][A-Za-z0-9+.-]*):(.*)"
 
 
 class Usage(click.UsageError):
@@ -99,7 +98,9 @@ def check_name(what: str, name: str) -> str:
     if len(name) > MAX_NAME:
         raise Usage(f"{what}: {len(name)} characters; a name has at most {MAX_NAME}")
     for part in name.split("."):
-        if not _SEGMENT.fullmatch(part):
+        # Letters, digits and both dashes; without `re`, which every call would wait for.
+        is_word = part.isascii() and part.replace("-", "_").isidentifier()
+        if not is_word or part.startswith("-"):
             raise Usage(
                 f"{what} {name!r}: {part!r} is no name",
                 "names are letters, digits, '_' and '-', joined by dots",
@@ -156,7 +157,7 @@ def parse_headers(given: Iterable[str], env: Environment) -> dict[str, str]:
             if not line.strip() or (text.startswith("@") and line.startswith("#")):
                 continue
             name, colon, value = line.partition(":")
-            if not colon or not _HEADER_NAME.fullmatch(name.strip()):
+            if not colon or not re.fullmatch(_HEADER_NAME, name.strip()):
                 raise Usage(f"-H {line!r} is not a header", "-H 'Name: value', or -H @FILE")
             if "\n" in value or "\r" in value:
                 raise Usage(f"-H {name}: a value is one line")
@@ -169,7 +170,7 @@ def parse_baggage(given: Iterable[str]) -> dict[str, str]:
     baggage: dict[str, str] = {}
     for text in given:
         key, equals, value = text.partition("=")
-        if not equals or not _HEADER_NAME.fullmatch(key):
+        if not equals or not re.fullmatch(_HEADER_NAME, key):
             raise Usage(f"-B {text!r} is not a pair", "-B name=value")
         baggage[key] = value
     return baggage
@@ -183,7 +184,7 @@ def check_peers(
     out = []
     for text in peers:
         peer = text if vars is None else dereferenced(option, text, vars)
-        match = _URL.fullmatch(peer)
+        match = re.fullmatch(_URL, peer)
         if not match:
             from fancli.mask import mask_url
 
@@ -297,7 +298,7 @@ def usage_text(exc: click.ClickException) -> tuple[str, str, str]:
         hint = f"{ctx.command_path} --help"
     if isinstance(exc, click.MissingParameter):
         message = " ".join(message.split())  # click gives each choice a line of its own
-    message = _IN_RANGE.sub("is no number", message.strip().rstrip("."))
+    message = re.sub(_IN_RANGE, "is no number", message.strip().rstrip("."))
     is_word = message[:2].isalpha() and message[:2].istitle()  # not a metavar: V=5%
     return message[:1].lower() + message[1:] if is_word else message, hint, ""
 
@@ -335,7 +336,7 @@ def check_registry(url: str, option: str = "--registry") -> str:
     read when the registry is used. Raises Usage."""
     from fan import plugins
 
-    match = _URL.fullmatch(url)
+    match = re.fullmatch(_URL, url)
     if not match:
         raise Usage(f"{option} {url!r} is not a URL", _REGISTRIES)
     if match[1] in _REFERENCES:

@@ -145,7 +145,7 @@ def tab_separated(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], hea
 
 
 #: What stays whole in a table.
-TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|")
+TIME = r"\d{4}-\d\d-\d\dT[\d:.]+Z|"
 #: A table this many times as wide as the terminal is printed as blocks.
 _CROWDED = 1.5
 #: Columns of which a word of a table keeps at least as many, if it has them.
@@ -159,7 +159,7 @@ def is_crowded(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width:
     for name in columns:
         cells = [cell(row.get(name)) for row in rows]
         natural += 2 + max(len(name), *map(len, cells))
-        if all(map(TIME.fullmatch, cells)):
+        if all(re.fullmatch(TIME, text) for text in cells):
             least += 2 + max(len(name), *map(len, cells))
         else:
             words = (len(word) for text in cells for word in text.replace(",", ", ").split())

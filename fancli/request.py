@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -168,6 +169,8 @@ class Asking:
         self.sample = sample
         #: What is registered of the service, once `describe` has read it.
         self.interface: Interface | None = None
+        #: Drops what `describe` has read; None where nothing is kept.
+        self._drop: Callable[[], None] | None = None
         #: What was on the wire, with -vvv.
         self.tap: Tap | None = None
 
@@ -183,7 +186,10 @@ class Asking:
             self.env.timeout = self.common.timeout or app.settings.timeout
             if self.sample is not None:
                 app.sample = float(self.sample)
-            yield app, app.using(**self.options)
+            try:
+                yield app, app.using(**self.options)
+            finally:
+                self.let_go()
 
     def _app(self, live: bool) -> App:
         if self.local:
@@ -198,9 +204,15 @@ class Asking:
         transports = self.tap.transports(self.common.load().settings)
         return self.common.app(live=live, transports=transports)
 
+    def let_go(self) -> None:
+        """Read the registry anew at the next look-up: what was read is for the moment."""
+        if self._drop is not None:
+            self._drop()
+            self._drop = None
+
     def describe(self, app: App) -> MethodInfo | None:
-        """What is registered of the method; None where no registry is asked or it knows nothing.
-        Raises NotFound for an unknown service."""
+        """What is registered of the method, kept for the call that follows; None where no registry
+        is asked or it knows nothing. Raises NotFound for an unknown service."""
         if self.options["peers"]:
             return None
         if self.topic:
@@ -209,6 +221,8 @@ class Asking:
 
         deadline = time.monotonic() + (self.common.timeout or app.settings.timeout)
         info = app.discovery.service(self.target.service, deadline)
+        app.discovery.keep(info)
+        self._drop = partial(app.discovery.forget, info.name)
         interface, want = info.interface_for(), self.target.want
         if want and want != "canary":
             from fan import versions

@@ -328,6 +328,18 @@ def test_the_editor_begins_with_what_the_method_takes(
     assert json.loads((private / "seen").read_text()) == {"a": 0, "b": 1}
 
 
+def test_a_call_goes_where_the_route_leads_when_the_editor_is_closed(
+    fan: Fan, demo: Demo, private: Path
+) -> None:
+    switch = f"{sys.executable} -P -m fancli version switch greeter=2 >/dev/null"
+    (private / "editor").write_text(f'{switch}; printf \'{{"name": "Ada"}}\' >"$1"')
+    try:
+        ran = fan("call", "greeter.hello", "--edit", VISUAL="", EDITOR=f"sh {private}/editor")
+    finally:
+        fan("version", "switch", "greeter=1")
+    assert (ran.exit, ran.stdout) == (0, '"Hi Ada"\n'), ran
+
+
 @pytest.mark.parametrize(
     ("editor", "status", "said"),
     [("false", 4, "ended with 1"), ("truncate -s 0", 2, "nothing was sent"),

@@ -53,8 +53,8 @@ async def awaited(
     pool: Pool, job: Callable[[], T], deadline: float, late: Callable[[], Exception]
 ) -> T:
     """What `job` returns, run in a thread of the pool. When none is free by `deadline` (of
-    time.monotonic) the job is dropped, and `late()` raised; one that has begun is waited for. Raises
-    Unavailable once the pool is shut down."""
+    time.monotonic) the job is dropped, and `late()` raised; one that has begun is waited for.
+    Raises Unavailable once the pool is shut down."""
     loop = asyncio.get_running_loop()
     try:
         future = pool.submit(job)

@@ -266,3 +266,21 @@ def test_services_with_errors_of_one_name_are_hosted_together() -> None:
             with pytest.raises(Exception, match=str(number)) as caught:
                 app.call(f"shop.take@{number}")
             assert type(caught.value).__name__ == "OutOfStock"
+
+
+def test_an_instance_whose_socket_cannot_be_reached_is_called_over_what_else_it_offers(
+    private: Path,
+) -> None:
+    settings = fan.Settings(registry=f"sqlite:{private}/registry.db", runtime_dir=str(private))
+    with fan.App(Greeting(), settings=settings) as host, fan.App(settings=settings) as app:
+        host.start(["ipc", "http"])
+        assert app.using().request("greeting", "hi", "", b"").transport == "ipc"
+        for address in host.lifecycle.instances[0].addresses:
+            if address.scheme == "unix":
+                os.unlink(address.url.removeprefix("unix://"))
+        app.transport("ipc").close()  # what was connected stays so, whatever becomes of the file
+        first, second = (app.using().request("greeting", "hi", "", b"") for _ in range(2))
+        assert (first.transport, first.value) == ("http", "hi")
+        assert (second.transport, second.attempts) == ("http", 1)
+        with pytest.raises(fan.Unavailable):
+            app.using(transport="ipc", retries=0).call("greeting.hi")

@@ -69,6 +69,12 @@ class Dedupe(Middleware):
         self._running: dict[Key, int] = {}
         self._lock = threading.Lock()
 
+    def start_over(self) -> None:
+        """Keep the answers; what was running runs in the parent."""
+        self._lock = threading.Lock()
+        self._running = {}
+        self._bytes = sum(answer.size for answer in self._answers.values())
+
     def on_request(self, inbound: Inbound, next: InboundNext) -> Steps:
         """Raises Aborted(duplicate_in_progress), not executed, when the first request outlasts this
         one, and InvalidArgument(key_reused) when the key comes again with other arguments."""
@@ -132,7 +138,7 @@ class Dedupe(Middleware):
 
     def _settle(self, key: Key, answer: _Answer | None) -> None:
         with self._lock:
-            del self._running[key]
+            self._running.pop(key, None)  # not there in a child that its handler forked
             now = self._clock()
             if answer is not None and answer.size <= self.max_bytes:
                 self._drop(key)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from fan import plugins
 from fan.discovery import Discovery
 from fan.drivers import Mailbox
+from fan.errors import NO, Unavailable
 from fan.mirror import Mirror
 from fan.model import Address
 from fan.picker import Picker
+from fan.policies import Policies, check_config, check_state
 from fan.routes import RouteBook, Routes
 from fan.runner import LoopThread
 from fan.settings import Settings
@@ -42,7 +44,9 @@ class Parts:
     name: str
     is_live: bool
     metrics: Metrics | None
+    policies: Policies | None
     is_started: bool
+    _is_closed: bool
     binding: Binding
     dispatcher: Dispatcher
     _lock: threading.RLock
@@ -68,6 +72,8 @@ class Parts:
         self.mirror = Mirror(
             lambda: self.store, self.settings.timeout, on_loss=self.settings.on_loss
         )
+        if self.policies is not None:
+            self.mirror.validate(lambda after: check_state(self.mirror.state, after))
         #: What tells the registry which generation that is; a one-shot App tells nothing.
         self.consumer = self._registration() if self.is_live else None
         self.discovery = Discovery(
@@ -134,11 +140,17 @@ class Parts:
             transport = self.transport("database")
         return transport.ledger()
 
+    def _check_open(self) -> None:
+        """Raise Unavailable: who makes something for a closed App has nobody who closes it."""
+        if self._is_closed:
+            raise Unavailable("this App is closed", reason="connect_failed", executed=NO)
+
     @property
     def store(self) -> Store:
         """The registry's store, opened at the first use."""
         with self._lock:
             if self._store is None:
+                self._check_open()
                 settings = self.settings
                 self._store = plugins.open_store(
                     settings.registry_url, settings.namespace, settings, on_stale=self._on_stale
@@ -150,6 +162,7 @@ class Parts:
         """The configs of services: `app.config["orders/theme"]`, `app.config.bind(...)`."""
         with self._lock:
             if self._config is None:
+                self._check_open()
                 from fan.config import Configs
 
                 self._config = Configs(
@@ -158,6 +171,7 @@ class Parts:
                     timeout=self.settings.timeout,
                     variables=config_variables,
                     mirror=self.mirror,
+                    check=check_config,
                 )
             return self._config
 
@@ -173,6 +187,7 @@ class Parts:
         """Threads for what must not block a caller: pushes, plain methods awaited from a task."""
         with self._lock:
             if self._pool is None:
+                self._check_open()
                 from fan.pool import Pool
 
                 self._pool = Pool(self.settings.workers, "fan-worker")
@@ -197,6 +212,7 @@ class Parts:
             return found
         with self._lock:
             if name not in self._transports:
+                self._check_open()
                 created = plugins.transport_class(name)(self.settings.resolving())  # type: ignore[call-arg]
                 if name == "local":
                     created.serve("", self.dispatcher)

@@ -97,10 +97,15 @@ class Registration:
             new = Applied(cursor.epoch, cursor.gen, cursor.op)
             if new == self._record.applied and self._record.nack is None:
                 return
-            is_prompt = entries is None or self._record.nack is not None or any(
-                users_of(diff.object) in self._record.uses
-                for entry in entries
-                for diff in entry.diff
+            is_prompt = (
+                entries is None
+                or self._record.nack is not None
+                or not self._record.applied.gen  # who was given up said nothing yet
+                or any(
+                    users_of(diff.object) in self._record.uses
+                    for entry in entries
+                    for diff in entry.diff
+                )
             )
             self._record = msgspec.structs.replace(self._record, applied=new, nack=None)
             if is_prompt or time.monotonic() - self._written_at > LAZY:

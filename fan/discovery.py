@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from fan.errors import NO, FanError, NotFound, Unavailable
 from fan.mirror import Mirror, State
 from fan.model import Route, ServiceInfo
-from fan.names import no_such_service
 from fan.readings import (
     INSTANCE,
     INTERFACE,
@@ -30,7 +29,7 @@ from fan.readings import (
     safely,
 )
 from fan.registration import Registrar
-from fan.stores.base import Cut, Entry, Head, Hint, Store, Watch
+from fan.stores.base import HEAD, Cut, Entry, Head, Hint, Store, Watch
 
 if TYPE_CHECKING:
     from fan.following import Follower
@@ -59,6 +58,7 @@ class Discovery(Registrar):
         self._mirror = Mirror(store, timeout) if mirror is None else mirror
         self._owns_mirror = mirror is None
         self._end_listening: Callable[[], None] | None = None
+        self._end_remembering: Callable[[], None] | None = None
         #: Services as of earlier generations, for calls that are pinned to those.
         self._pinned: dict[tuple[str, int], Cut] = {}
         self._is_live = live
@@ -103,6 +103,8 @@ class Discovery(Registrar):
             self._start_watching()
         info = self._look(name, deadline)  # before it is in use: it may be no service at all
         if not info.is_known:
+            from fan.names import no_such_service
+
             raise no_such_service(name, [s.name for s in self.services(deadline)])
         if self._is_live:
             self._mirror.use(ROUTE + name, POLICY.format(name), deadline=deadline)
@@ -159,6 +161,13 @@ class Discovery(Registrar):
         fresh = self._refresh(name, deadline)
         return cached if fresh == cached else fresh
 
+    def keep(self, info: ServiceInfo) -> None:
+        """Answer look-ups of a service with this until `again` or `forget`: who has just read it
+        spares the call that follows a reading. With `live` all is kept anyway."""
+        if not self._is_live:
+            with self._lock:
+                self._cache[info.name] = info
+
     def forget(self, name: str) -> None:
         """Have the next look-up of a service read the store."""
         with self._lock:
@@ -205,17 +214,19 @@ class Discovery(Registrar):
 
     # Watching
 
-    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back, from a store thread, at every change of what is registered or routed, and once
-        at the start. Returns what ends it."""
-        self._listeners.append(callback)
-        try:
+    def watch(
+        self, callback: Callable[[], None], *, all_routes: bool = False
+    ) -> Callable[[], None]:
+        """Call back, from a store thread, at every change of what is registered or of a route in
+        use, with `all_routes` at every generation; and once at the start. Returns what ends it."""
+        with ExitStack() as undo:
+            self._listeners.append(callback)
+            undo.callback(self._listeners.remove, callback)
             self._start_watching()
-        except BaseException:
-            self._listeners.remove(callback)
-            raise
-        callback()
-        return lambda: self._listeners.remove(callback)
+            if all_routes:
+                undo.callback(self._open().watch(HEAD, lambda hint: callback()).close)
+            callback()
+            return undo.pop_all().close
 
     def follow(self, since: str = "") -> Follower:
         """The generations of routes, to be closed: `what` of a step is service -> Route (None: it
@@ -283,20 +294,42 @@ class Discovery(Registrar):
         for listener in list(self._listeners):
             listener()
 
+    # The routes of what is held here
+
+    def _follow(self, service: str, deadline: float) -> None:
+        with self._lock:
+            if self._end_remembering is None:
+                self._end_remembering = self._mirror.listen(self._remember)
+        self._remember(self._mirror.use(ROUTE + service, deadline=deadline))
+
+    def _remember(self, state: State) -> None:
+        """Keep the routes of what is held here; in a registry that was made anew these are gone,
+        and we with them, also where our session was not."""
+        epoch = state.cursor.epoch if state.cursor is not None else ""
+        if epoch != self._epoch and self._epoch:
+            self._begin_again()
+            return
+        self._epoch = epoch
+        names = {instance.service for instance in list(self._held.values())}
+        bodies = {name: state.body(ROUTE + name) for name in names}
+        self._routes = {name: body for name, body in bodies.items() if body is not None}
+
     def close(self) -> None:
         """End the watches and the session."""
         self._is_closed.set()
         with self._lock:
             watches, self._watches = self._watches or [], None
-            end, self._end_listening = self._end_listening, None
+            ends = [self._end_listening, self._end_remembering]
+            self._end_listening = self._end_remembering = None
             timer, self._timer = self._timer, None
             self._cache.clear()
         for watch in watches:
             watch.close()
         if timer is not None:
             timer.cancel()
-        if end is not None:
-            end()
+        for end in ends:
+            if end is not None:
+                end()
         if self._owns_mirror:
             self._mirror.close()
         self.leave()

@@ -117,16 +117,17 @@ class LocalCall:
 
     async def acall(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Await the call: an `async def` method in the caller's own task, a plain one in the
-        pool."""
+        pool. When no thread is free before its deadline it does not run."""
         if self._method.kind != "async":
-            import asyncio
-            from contextvars import copy_context
+            from fan.pool import awaited
 
-            run = partial(copy_context().run, partial(self.call, *args, **kwargs))
-            return await asyncio.get_running_loop().run_in_executor(self._app.pool, run)
+            start = time.monotonic()
+            run = self.later(args, kwargs, start)
+            deadline = self._deadline(_current.get(), start)
+            return await awaited(self._app.pool, run, deadline, self._unbegun)
         if self._copies:
             args, kwargs = self._copied(args, kwargs)
-        context = self._make()
+        context = self._make(time.monotonic())
         token = _current.set(context)
         try:
             value = await self._method.fn(*args, **kwargs)
@@ -139,22 +140,34 @@ class LocalCall:
             _current.reset(token)
         return self._returned(value, context)
 
-    def _make(self) -> Context:
+    def later(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], start: float
+    ) -> Callable[[], Any]:
+        """The call for another thread, with the caller's context; its time runs from `start`."""
+        from contextvars import copy_context
+
+        if self._method.kind == "plain":
+            return partial(copy_context().run, self._run_plain, start, args, kwargs)
+        return partial(copy_context().run, partial(self.call, *args, **kwargs))
+
+    def _deadline(self, parent: Context | None, start: float) -> float:
+        """When the time of a call that was made at `start` is over."""
+        own = start + self._site.timeout
+        if parent is None or parent.own_deadline is None:
+            return own
+        is_own = self._options.timeout is not None or self._method.timeout
+        return min(own, parent.own_deadline) if is_own else parent.own_deadline
+
+    def _make(self, start: float) -> Context:
         """The child context of one call. Raises as `LocalSite.child` does."""
-        site, options, parent, start = self._site, self._options, _current.get(), time.monotonic()
-        context = Context(None, site, start + site.timeout)
-        if parent is not None:
+        site, parent = self._site, _current.get()
+        if parent is None:
+            context = Context(None, site, self._deadline(parent, start))
+        else:
             context = site.child(parent, start)
-            if options.timeout is not None or self._method.timeout:
-                context.own_deadline = min(start + site.timeout, context.own_deadline or start)
-        if (context.own_deadline or start) <= start:
-            raise self._aimed(
-                DeadlineExceeded(
-                    f"{self.target}: no time is left to call it",
-                    reason="client_timer",
-                    executed=NO,
-                )
-            )
+            context.own_deadline = self._deadline(parent, start)
+        if (context.own_deadline or start) <= time.monotonic():
+            raise self._unbegun()
         if self._has_options:
             context.request = self._request(context, parent)
         return context
@@ -182,9 +195,12 @@ class LocalCall:
         )
 
     def _call_plain(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run_plain(time.monotonic(), args, kwargs)
+
+    def _run_plain(self, start: float, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._copies:
             args, kwargs = self._copied(args, kwargs)
-        context = self._make()
+        context = self._make(start)
         token = _current.set(context)
         try:
             value = self._method.fn(*args, **kwargs)
@@ -210,7 +226,7 @@ class LocalCall:
                     executed=NO,
                 )
             )
-        context = self._make()
+        context = self._make(time.monotonic())
         variables = copy_context()
         variables.run(_current.set, context)
         try:
@@ -268,6 +284,13 @@ class LocalCall:
             return exc
         return self._aimed(self._app.errors.leaving(exc))
 
+    def _unbegun(self) -> FanError:
+        return self._aimed(
+            DeadlineExceeded(
+                f"{self.target}: no time is left to call it", reason="client_timer", executed=NO
+            )
+        )
+
     def _late(self) -> FanError:
         return self._aimed(
             DeadlineExceeded(
@@ -297,6 +320,12 @@ class Missing(LocalCall):
                 raise self._aimed(exc) from None
 
         self.call = call
+
+    def later(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], start: float
+    ) -> Callable[[], Any]:
+        """Raises Unimplemented where it is called."""
+        return self.call
 
     async def acall(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Raises Unimplemented."""

@@ -3,8 +3,6 @@
 Field names are the wire's (README, "The envelope"); `codec` turns them into bytes or headers.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import msgspec

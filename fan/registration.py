@@ -2,7 +2,8 @@
 when the registry gave that up.
 
 Keys of the store that live here: records `inst` named `<service>/<id>`, `iface` and `unique` named
-`<service>/<version>`; objects `route/<service>` are written when a service is adopted.
+`<service>/<version>`, `needs` named `<needed service>/<service>/<version>`; objects
+`route/<service>` are written when a service is adopted.
 """
 
 from __future__ import annotations
@@ -15,10 +16,19 @@ from typing import Any
 
 import msgspec
 
-from fan.errors import Aborted, AlreadyExists, FanError, Unavailable
+from fan.errors import Aborted, AlreadyExists, FanError, PermissionDenied, Unavailable
 from fan.model import WHOLE, Instance, Interface, Route
-from fan.readings import INSTANCE, INTERFACE, ROUTE, UNIQUE, decode_route, safely
-from fan.stores.base import Change, Hint, Plan, Session, Store
+from fan.readings import (
+    INSTANCE,
+    INTERFACE,
+    NEEDS,
+    ROUTE,
+    UNIQUE,
+    decode_interface,
+    decode_route,
+    safely,
+)
+from fan.stores.base import Change, Hint, Plan, Revision, Session, Store
 
 #: Seconds between two tries to register again while the registry is down.
 _LONGEST_WAIT = 5.0
@@ -35,7 +45,15 @@ class Registrar:
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._held: dict[str, Instance] = {}
+        #: The interfaces of what is held, by the name of their record.
+        self._interfaces: dict[str, Interface] = {}
+        #: The registry that is registered in; where it has another epoch, it was made anew.
+        self._epoch = ""
+        #: The routes of what is held, as they were last seen in force there.
+        self._routes: dict[str, bytes] = {}
         self._is_closed = threading.Event()
+        #: Held by who registers again.
+        self._again = threading.Lock()
         #: Wakes who stands by.
         self._wake = threading.Event()
 
@@ -59,11 +77,13 @@ class Registrar:
         else:
             self._put(instance, is_new=True, deadline=deadline)
             self._held[instance.id] = instance
-        if not interface.methods and any(
-            record.name == key for record in store.list(INTERFACE, key, deadline=deadline)
-        ):
-            return
-        store.put(INTERFACE, key, msgspec.json.encode(interface), deadline=deadline)
+            self._interfaces[key] = interface
+        if interface.methods or not self._has_interface(key, deadline):
+            put_interface(store, interface, deadline)
+
+    def _has_interface(self, key: str, deadline: float) -> bool:
+        found = self._open().list(INTERFACE, key, deadline=deadline)
+        return any(record.name == key for record in found)
 
     def register_when_free(self, instance: Instance, interface: Interface) -> None:
         """The same, once nobody else has the id, or the place of a `unique` service. Raises what
@@ -117,22 +137,46 @@ class Registrar:
     ) -> bool:
         """Give an unrouted service its first route, to `version`; with `force` move an existing
         route. Returns whether it changed. A race with another first version is lost quietly."""
+
+        def make(old: Revision | None) -> bytes | None:
+            if old is not None and not force:
+                return None
+            # One that is damaged has nothing to keep.
+            kept = safely(decode_route, old.body or b"") if old is not None else None
+            route = msgspec.structs.replace(kept or Route(), versions={version: WHOLE})
+            return msgspec.json.encode(route)
+
+        plan = Plan(changes=(), verb="adopt", who=who, host=host,
+                    reason=f"{service} {version} started")  # fmt: skip
         deadline = self._deadline(deadline)
+        is_changed = self._write_route(service, make, plan, deadline)
+        if any(held.service == service for held in self._held.values()):
+            self._follow(service, deadline)
+        return is_changed
+
+    def _follow(self, service: str, deadline: float) -> None:
+        """Know the route of what is held as it changes, for a registry that is made anew."""
+
+    def _write_route(
+        self,
+        service: str,
+        make: Callable[[Revision | None], bytes | None],
+        plan: Plan,
+        deadline: float,
+    ) -> bool:
+        """Commit what `make` has of the route that there is; None leaves that."""
         store, name = self._open(), ROUTE + service
         while True:
             pinned = store.read([name], deadline=deadline).objects.get(name)
-            if pinned is not None and not force:
+            body = make(pinned)
+            if body is None:
                 return False
-            body = msgspec.json.encode(Route(versions={version: WHOLE}))
-            if pinned is not None and pinned.body is not None:
-                # One that is damaged has nothing to keep.
-                old = safely(decode_route, pinned.body) or Route()
-                body = msgspec.json.encode(msgspec.structs.replace(old, versions={version: WHOLE}))
             change = Change(object=name, body=body, from_rev=pinned.rev if pinned else 0)
-            plan = Plan(changes=(change,), verb="adopt", who=who, host=host,
-                        reason=f"{service} {version} started")  # fmt: skip
             try:
-                return store.commit(plan, deadline=deadline).is_changed
+                made = store.commit(
+                    msgspec.structs.replace(plan, changes=(change,)), deadline=deadline
+                )
+                return made.is_changed
             except Aborted:
                 if time.monotonic() >= deadline:
                     raise
@@ -171,23 +215,68 @@ class Registrar:
         thread is the store's and must go on: what does not work at once is tried by a thread of our
         own."""
         if not self._register_again():
-            thread = threading.Thread(target=self._keep_trying, name="fan-register", daemon=True)
-            thread.start()
+            self._begin_again()
 
     def _keep_trying(self) -> None:
         wait = 0.1
         while not self._is_closed.wait(wait) and not self._register_again():
             wait = min(wait * 2, _LONGEST_WAIT)
 
+    def _begin_again(self) -> None:
+        """Register again, in a thread of our own."""
+        threading.Thread(target=self._keep_trying, name="fan-register", daemon=True).start()
+
     def _register_again(self) -> bool:
         """Whether all that we hold could be written again."""
-        is_done = True
-        for instance_id in list(self._held):
-            try:
-                self._put_again(instance_id)
-            except FanError:
-                is_done = False
-        return is_done
+        with self._again:
+            is_done = True
+            for instance_id in list(self._held):
+                try:
+                    self._put_again(instance_id)
+                except FanError:
+                    is_done = False
+            return is_done and self._is_restored()
+
+    def _is_restored(self) -> bool:
+        """Whether a registry that was made anew has all of us that outlives a session."""
+        try:
+            epoch = self._open().head(deadline=self._deadline(None)).epoch
+            if epoch != self._epoch and self._epoch:
+                for instance in list(self._held.values()):
+                    self._restore(instance)
+                epoch = self._open().head(deadline=self._deadline(None)).epoch
+        except FanError:
+            return False
+        self._epoch = epoch
+        return True
+
+    def _restore(self, instance: Instance) -> None:
+        key = f"{instance.service}/{instance.version}"
+        interface = self._interfaces.get(key)
+        if interface is not None and not self._has_interface(key, self._deadline(None)):
+            put_interface(self._open(), interface, self._deadline(None))
+        self._adopt_again(instance)
+
+    def _adopt_again(self, instance: Instance) -> None:
+        """Where the registry was made anew, give it the route that was last seen in force. Who
+        registers again first writes it, and all who saw the same write the same; without one it is
+        as at a first start."""
+        from fan.writing import user_name
+
+        first = msgspec.json.encode(Route(versions={instance.version: WHOLE}))
+        body = self._routes.get(instance.service, first)
+        reason = f"{instance.service} {instance.version} found the registry made anew"
+        plan = Plan(changes=(), verb="adopt", who=user_name(), host=instance.host, reason=reason)
+
+        def make(old: Revision | None) -> bytes | None:
+            if old is not None and old.body is not None:
+                self._routes[instance.service] = old.body  # somebody was first
+            return body if old is None else None
+
+        try:
+            self._write_route(instance.service, make, plan, self._deadline(None))
+        except PermissionDenied as exc:
+            _log().warning("%s has no route: %s", instance.service, exc)
 
     def _put_again(self, instance_id: str) -> None:
         """Write what is held of an instance, until that is what was written: it may change or be
@@ -212,6 +301,25 @@ class Registrar:
 
     def _deadline(self, deadline: float | None) -> float:
         return time.monotonic() + self._timeout if deadline is None else deadline
+
+
+def put_interface(store: Store, interface: Interface, deadline: float) -> None:
+    """Write an interface. Who needs whom comes first: nobody is to find the one without the
+    other."""
+    key = f"{interface.service}/{interface.version}"
+    for needed in sorted(interface.needed):
+        store.put(NEEDS, f"{needed}/{key}", b"", deadline=deadline)
+    store.put(INTERFACE, key, msgspec.json.encode(interface), deadline=deadline)
+
+
+def delete_interface(store: Store, key: str, deadline: float) -> None:
+    """Remove the interface `<service>/<version>`, and that it needs anybody."""
+    for record in store.list(INTERFACE, key, deadline=deadline):
+        if record.name == key:
+            store.delete(INTERFACE, key, deadline=deadline)
+            interface = safely(decode_interface, record.body)
+            for needed in sorted(interface.needed) if interface is not None else ():
+                store.delete(NEEDS, f"{needed}/{key}", deadline=deadline)
 
 
 def _log() -> Any:

@@ -17,8 +17,8 @@ from fan.errors import FanError, InvalidArgument
 from fan.hosting import Hosted
 from fan.message import JSON, Request, Response
 from fan.middleware.base import Call, CallNext, Middleware, Options, Send, Steps
-from fan.model import Address, Choice, ServiceInfo, transport_of
-from fan.picker import Table, needs_key, peer
+from fan.model import QUEUES, Address, Choice, ServiceInfo, transport_of
+from fan.picker import Table, check_pushed, needs_key, peer
 from fan.routes import Rule
 from fan.service import check_topic
 from fan.transports.base import Transport
@@ -71,16 +71,19 @@ class Sender:
         if book is not None and self._is_open:
             book.open()
 
-    def hosted(self, service: str, want: str, method: str = "") -> Hosted | None:
+    def hosted(
+        self, service: str, want: str, method: str = "", *, is_at_hand: bool = False
+    ) -> Hosted | None:
         """The service hosted in this App that a call goes to directly, None where there is none or
-        the options or a rule name another place."""
+        the options or a rule name another place. With `is_at_hand` it reads no registry."""
         if not self._may_stay or not self._app.dispatcher.hosting:
             return None
         book = self._app.routes
         rule = book.at_hand(service, method) if book is not None and self._is_open else None
         if rule is not None and (rule.url or rule.type not in ("auto", "local")):
             return None
-        return self._app.hosted_for(service, want or self._options.want)
+        want = want or self._options.want
+        return self._app.binding.hosted_for(service, want, is_at_hand=is_at_hand)
 
     def begin(
         self, kind: str, service: str, method: str, want: str, content_type: str, body: bytes
@@ -214,11 +217,40 @@ class Sender:
         return transport.home(), transport
 
     def _choose(self, call: Call) -> Choice:
-        options, picker = call.options, self._app.picker
+        options = call.options
         if options.peers:
             return peer(call.service, call.method, options, call.tried)
-        if call.kind == "push" and (transport := self._queue_of(call)) is not None:
-            return self._queued(call, transport)
+        if call.kind == "push":
+            choice = self._choose_for_push(call)
+            if self._app.transport_for(choice.address).is_shared:
+                self._check_pushed(call)
+            return choice
+        return self._choose_instance(call)
+
+    def _choose_for_push(self, call: Call) -> Choice:
+        table: Table = call.table
+        queue = self._queue_of(call)
+        if needs_key(table, call.method, call.options) and (queue or self._wants_queue(call)):
+            from fan.shard import no_queue
+
+            raise no_queue(call.service, table.sharding)
+        if queue is not None:
+            return self._queued(call, queue)
+        return self._choose_instance(call)
+
+    def _check_pushed(self, call: Call) -> None:
+        """Raise Unimplemented (unknown_method) for a method that nobody has who takes the pushes:
+        what is called directly says so itself, and a queue cannot."""
+        try:
+            check_pushed(call.table, call.method)
+        except FanError:
+            fresh = self._app.picker.look_again(call.table, call.deadline)
+            if fresh is None:
+                raise
+            check_pushed(fresh, call.method)
+
+    def _choose_instance(self, call: Call) -> Choice:
+        options, picker = call.options, self._app.picker
         table: Table = call.table
         sticky = options.sticky or _sticky(call, table) or call.traceparent[3:35]
         if call.attempt:  # what is known may be what was wrong: a route, or who is there
@@ -252,6 +284,15 @@ class Sender:
             return None
         return self._app.transport(self._app.settings.queue)
 
+    def _wants_queue(self, call: Call) -> bool:
+        """Whether a push that names no transport is one for a queue, if it could be there."""
+        info: ServiceInfo = call.table.info
+        method = call.table.method(call.method, call.options.want)
+        return call.options.transport in ("", "auto") and (
+            (method is not None and method.is_push)
+            or any(transport_of(a) in QUEUES for i in info.instances for a in i.addresses)
+        )
+
     def _sharded(self, call: Call, table: Table) -> Options:
         """The options with the shard key of a call, of its arguments where it was given none.
         Raises InvalidArgument (bad_shard)."""
@@ -273,6 +314,12 @@ class Sender:
             raise InvalidArgument(
                 f"a push over {transport.scheme} goes to the version that is routed when it is"
                 f" delivered: {call.target}@{options.want} cannot be asked for"
+            )
+        if options.instance or options.shard:
+            what = "a shard key" if options.shard else "an instance"
+            raise InvalidArgument(
+                f"a push over {transport.scheme} goes to whichever instance takes it from the queue"
+                f" of {call.service}: {what} cannot be asked for"
             )
         offered = (a for i in call.table.info.instances for a in i.addresses)
         found = next((a for a in offered if transport_of(a) == transport.scheme), None)
@@ -307,6 +354,8 @@ class Sender:
             call.marks["answered"] = time.monotonic()
         if response.code != "ok":
             raise self._app.errors.arriving(response, call.target)
+        if call.kind == "push" and not response.gen:  # a broker knows of no route
+            response = msgspec.structs.replace(response, gen=request.gen)
         return response
 
     def _request(self, call: Call) -> Request:

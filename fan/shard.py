@@ -212,5 +212,13 @@ def _text(name: str, value: Any) -> str:
     raise _bad(f"{name}={value!r} is no shard value: a text or a whole number")
 
 
+def no_queue(service: str, sharding: Sharding) -> InvalidArgument:
+    """The error for a push that would wait in the one queue that all instances take from."""
+    return _bad(
+        f"{service} is sharded by {sharding.rule.template}, and its queue of pushes is that of all"
+        " instances: push over a transport that reaches the owner (ipc, http), or call it"
+    )
+
+
 def _bad(message: str) -> InvalidArgument:
     return InvalidArgument(message, reason="bad_shard")

@@ -13,12 +13,19 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from fan.config_plans import plan_of
-from fan.errors import Aborted, DeadlineExceeded, FanError, NotFound, Unavailable
+from fan.errors import (
+    Aborted,
+    DeadlineExceeded,
+    FailedPrecondition,
+    FanError,
+    NotFound,
+    Unavailable,
+)
 from fan.following import RETRY
 from fan.model import Consumer, Proposal
 from fan.stores.base import Cut, Entry, Op, Plan, Store, View, new_op
 from fan.version_confirm import Confirm, Roll, Tally, consumers, not_confirmed, services_of, wait
-from fan.version_depend import STRANGER, Dependencies, Edge, check_replacements
+from fan.version_depend import STRANGER, Dependencies, Edge, RouteOf, check_replacements
 from fan.version_routes import ROUTE, decode_route
 from fan.version_undo import entry_of, undoing
 from fan.writing import Step, Write, Written, parse_op, user_name, write
@@ -100,7 +107,8 @@ class Flow:
     def _try(self, deadline: float, *, is_last: bool) -> Written:
         store, job, how = self._store, self._job, self._how
         services = [o.removeprefix(ROUTE) for o in job.objects if o.startswith(ROUTE)]
-        depend = Dependencies.read(store, deadline) if job.is_checked and services else None
+        is_checked = job.is_checked and services
+        depend = Dependencies.around(store, services, deadline) if is_checked else None
         related = depend.related(services) if depend is not None else set()
         objects = list(dict.fromkeys([*job.objects, *(ROUTE + name for name in sorted(related))]))
 
@@ -148,10 +156,20 @@ class Flow:
                 fits(view)
             if depend is not None and services:
                 check_replacements(services, route_of)  # type: ignore[arg-type]
-                self._soft = depend.check(services, route_of, is_last=is_last)  # type: ignore[arg-type]
+                self._soft = self._depending(depend, services, route_of, is_last)  # type: ignore[arg-type]
 
         plan.check = check
         return plan
+
+    def _depending(
+        self, depend: Dependencies, services: list[str], route_of: RouteOf, is_last: bool
+    ) -> list[Edge]:
+        try:
+            return depend.check(services, route_of, is_last=is_last)
+        except FailedPrecondition as exc:
+            if self._job.undoes is not None:
+                exc.message = f"generation {self._job.undoes.gen} cannot be undone: {exc.message}"
+            raise
 
     # Confirming
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from fancli.env import is_tty
@@ -58,6 +59,10 @@ class Live:
         self._paint(self._home() + "\n".join(f"{line}\x1b[K" for line in shown) + "\x1b[J")
         self._height = len(shown)
 
+    def show(self, text: str) -> None:
+        """The same for a text of several lines."""
+        self.draw(*text.split("\n"))
+
     def clear(self) -> None:
         """Take away what is drawn."""
         if self._height:
@@ -89,6 +94,16 @@ class Live:
 
     def _paint(self, text: str) -> None:
         self._out.paint(text, on_stdout=self._on_stdout)
+
+
+@contextmanager
+def standing(out: Output) -> Iterator[Live]:
+    """For what is watched: drawn on stdout, and there still when the watch has ended."""
+    with Live(out, on_stdout=True) as live:
+        try:
+            yield live
+        finally:
+            live.leave()
 
 
 def progress(about: str, done: float, total: float, width: int, *, is_ascii: bool = False) -> str:

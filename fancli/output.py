@@ -21,7 +21,7 @@ _STYLES = {"up": "green", "ok": "green", "starting": "yellow", "draining": "yell
 
 #: A table this many times as wide as the terminal is printed as blocks, a line for each column.
 _CROWDED = 1.5
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|")
+_TIME = r"\d{4}-\d\d-\d\dT[\d:.]+Z|"
 
 
 class StdoutClosed(Exception):
@@ -141,14 +141,23 @@ class Output:
         elif format == "name":
             self.text("\n".join(dict.fromkeys(render.cell(row[columns[0]]) for row in rows)))
         elif self.env.stdout_is_tty:
-            natural = sum(
-                2 + max(len(name), *(len(render.cell(row.get(name))) for row in rows))
-                for name in columns
-            )
-            is_wide = natural > _CROWDED * self.env.width
-            self.text(render.blocks(rows, columns) if is_wide else self._table(rows, columns))
+            self.text(self.table(rows, columns))
         else:
             self.text(render.tab_separated(rows, columns, wants_head))
+
+    def table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+        """A list as it is shown on a terminal; empty without rows."""
+        from fancli import render
+
+        if not rows:
+            return ""
+        natural = sum(
+            2 + max(len(name), *(len(render.cell(row.get(name))) for row in rows))
+            for name in columns
+        )
+        is_wide = natural > _CROWDED * self.env.width
+        as_blocks = render.blocks(rows, columns, self.env.width) if is_wide else ""
+        return as_blocks or self._table(rows, columns)
 
     # --- stderr ---
 
@@ -210,7 +219,9 @@ class Output:
         return stdin.readline().strip().lower() in ("y", "yes")
 
     def hint(self, text: str) -> None:
-        """The line that says what to do."""
+        """The line that says what to do; within `fan shell` without the word `fan`."""
+        if text and self.env.keeper is not None:
+            text = re.sub(r"\bfan (?=[a-z])", "", text.replace("fan --help", "help"))
         if text:
             self.note(f"hint: {text}")
 
@@ -364,7 +375,8 @@ class Output:
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for name in columns:
-            is_time = all(_TIME.fullmatch(cell(row.get(name))) for row in rows)  # it stays whole
+            # A time stays whole.
+            is_time = all(re.fullmatch(_TIME, cell(row.get(name))) for row in rows)
             table.add_column(name.upper().replace("_", " "), overflow="fold", no_wrap=is_time)
         for row in rows:
             cells = [cell(row.get(name), ", ") for name in columns]

@@ -25,10 +25,10 @@ BOTH = "application/vnd.fan+json"
 
 _FORMS = "name=Ada, n:=3, '{\"a\":1}', -d JSON|@FILE|-, or [ --a 1 ]; fan help payload"
 #: A key with its escapes, and the leftmost separator.
-_ITEM = re.compile(r"((?:\\.|[^=\\:]|:(?!=))*)(:=@|:=|=@|=)(.*)", re.DOTALL)
-_KEY = re.compile(r"((?:\\.|[^\[\]\\])*)((?:\[[^\[\]]*\])*)")
-_PART = re.compile(r"\[([^\[\]]*)\]")
-_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
+_ITEM = r"(?s)((?:\\.|[^=\\:]|:(?!=))*)(:=@|:=|=@|=)(.*)"
+_KEY = r"((?:\\.|[^\[\]\\])*)((?:\[[^\[\]]*\])*)"
+_PART = r"\[([^\[\]]*)\]"
+_NUMBER = r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?"
 _WORDS = {"-t": True, "-f": False, "-n": None, "-u": None}
 
 
@@ -133,7 +133,7 @@ def parse_items(items: Sequence[str], env: Environment) -> Payload:
     """`name=Bob n:=3 tags[]=a addr[city]=X note=@f cfg:=@f.json =x :=1`."""
     payload = Payload([], {})
     for item in items:
-        match = _ITEM.fullmatch(item)
+        match = re.fullmatch(_ITEM, item)
         if not match:
             raise Usage(
                 f"{item!r} is no item",
@@ -159,13 +159,13 @@ def _item_value(item: str, separator: str, text: str, env: Environment) -> Any:
 
 def _put(kwargs: dict[str, Any], item: str, key: str, value: Any) -> None:
     """Store a value under `a`, `a[]`, `a[b][c]` or `a[0]`."""
-    match = _KEY.fullmatch(key)
+    match = re.fullmatch(_KEY, key)
     name = re.sub(r"\\(.)", r"\1", match[1]) if match else ""
     if not match or not name:
         raise Usage(f"{item!r}: {key!r} is no key", "name, name[], name[key]")
     here: Any = kwargs
     step: str | int | None = name
-    for part in _PART.findall(match[2]):
+    for part in re.findall(_PART, match[2]):
         is_list = part == "" or part.isdecimal()
         here = _enter(here, step, list if is_list else dict, item)
         step = None if part == "" else int(part) if is_list else part
@@ -272,7 +272,7 @@ def _shon_value(tokens: list[str]) -> tuple[Any, list[str]]:
         return rest[0], rest[1:]
     if token == "]" or token.startswith("--"):
         raise Usage(f"SHON: {token!r} where a value is needed", "a literal one is -- " + token)
-    if _NUMBER.fullmatch(token):
+    if re.fullmatch(_NUMBER, token):
         return msgspec.json.decode(token), rest
     return token, rest
 

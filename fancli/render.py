@@ -144,18 +144,29 @@ def tab_separated(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], hea
     return "\n".join(lines)
 
 
-def blocks(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Rows for a narrow terminal: the first column, and below it the others that are not empty."""
-    return "\n".join(line for row in rows for line in _block(row, columns))
+def blocks(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int) -> str:
+    """Rows for a narrow terminal: the first column, and below it the others that are not empty.
+    What has no spaces, an address say, stays in one piece."""
+    return "\n".join(line for row in rows for line in _block(row, columns, width))
 
 
-def _block(row: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
+def _block(row: Mapping[str, Any], columns: Sequence[str], width: int) -> Iterator[str]:
+    from textwrap import wrap
+
     yield cell(row.get(columns[0]))
     for name in columns[1:]:
         value = row.get(name)
         for item in value if isinstance(value, list) else [value]:
             if text := cell(item):
-                yield f"  {name.replace('_', ' '):<12}{text}"
+                yield from wrap(
+                    text,
+                    width,
+                    initial_indent=f"  {name.replace('_', ' '):<12}",
+                    subsequent_indent=" " * 14,
+                    replace_whitespace=False,
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
 
 
 def to_yaml(value: Any, indent: int = 0) -> str:

@@ -56,13 +56,16 @@ def watch_listing(common: Common) -> Generator[list[ServiceInfo], None, None]:
 
     changes: SimpleQueue[None] = SimpleQueue()
     with App(settings=common.load().settings, name="fan") as app:
-        stop = app.discovery.watch(lambda: changes.put(None))
+        stop = app.discovery.watch(lambda: changes.put(None), all_routes=True)
+        known = None
         try:
             while True:
                 changes.get()
                 while not changes.empty():
                     changes.get()
-                yield app.discovery.services()
+                if (found := app.discovery.services()) != known:
+                    yield found
+                known = found
         finally:
             stop()
 

@@ -29,9 +29,7 @@ T = TypeVar("T")
 pytest_plugins = ["fan.testing.servers"]
 
 # How long an example takes says something of the machine, and nothing of the code.
-hypothesis.settings.register_profile(
-    "fan", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
+hypothesis.settings.register_profile("fan", deadline=None)
 hypothesis.settings.load_profile("fan")
 
 #: Every process that a test starts inherits this variable, also when its parent is gone.
@@ -114,9 +112,14 @@ def isolated(private: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def registry_url(private: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A private SQLite registry, also set as `FAN_REGISTRY` for processes that the test starts."""
+def registry_url(
+    request: pytest.FixtureRequest, private: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """A private registry, also set as `FAN_REGISTRY` for processes that the test starts: a SQLite
+    file, or a chroot on ZooKeeper where the test is parametrized so (`tests.configs.BOTH`)."""
     url = f"sqlite:{private / 'registry.db'}"
+    if getattr(request, "param", "sqlite") == "zookeeper":
+        url = f"{request.getfixturevalue('zookeeper_server').url}/{uuid.uuid4().hex}"
     monkeypatch.setenv("FAN_REGISTRY", url)
     return url
 

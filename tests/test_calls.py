@@ -216,6 +216,18 @@ def test_an_envelope_without_a_wire_form_is_refused_or_arrives(
 # Routes
 
 
+def test_a_canary_that_comes_and_goes_flips_none_of_100000_keys_back_and_forth() -> None:
+    keys = [f"key-{number}" for number in range(100_000)]
+    on_canary = []
+    for weight in (0, 500, 1_000, 0):
+        weights = {"1.0.0": WHOLE - weight, "2.0.0": weight}
+        on_canary.append({key for key in keys if by_weight(weights, key, "shop") == "2.0.0"})
+        assert abs(len(on_canary[-1]) - 10 * weight) <= 500  # half a percent of them
+    before, five, ten, after = on_canary
+    assert before == after == set()
+    assert five < ten
+
+
 def test_sticky_keys_spread_by_weight() -> None:
     weights = {"1.0.0": 2500, "1.9.0": 2500, "1.10.0": 5000}
     picks = [by_weight(weights, f"key-{i}", "a") for i in range(10_000)]

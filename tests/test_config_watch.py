@@ -16,7 +16,7 @@ from fan.config_watch import ConfigWatch, Event
 from fan.following import Cursor, advance, coalesce
 from fan.stores.base import RETENTION, Change, Diff, Entry, Head, Plan, Store
 from fan.stores.sqlite import SqliteStore
-from tests.configs import PATIENCE, STORES, another, make_store
+from tests.configs import PATIENCE, STORES, another, make_store, open_store
 
 
 @pytest.fixture(params=STORES)
@@ -240,6 +240,28 @@ def test_a_lost_connection_is_an_event_and_nothing_is_missed(store: Store, confi
         failing.is_away = False
         assert next(events).event == "connected"
         assert [next(events).value, next(events).value] == [1, 2]
+
+
+@pytest.mark.zookeeper
+def test_a_watch_goes_on_without_a_gap_over_a_server_that_is_killed_and_started_again(
+    new_zookeeper: Any,
+) -> None:
+    server = new_zookeeper()
+    with open_store(server.url) as store, open_store(server.url) as other:
+        writer = Configs(lambda: other, live=False, timeout=PATIENCE)
+        writer.set("k", 0)
+        with Configs(lambda: store, live=False).watch("k") as watch:
+            now(watch)
+            events = iter(watch)
+            writer.set("k", 1)
+            assert next(events).value == 1
+            server.kill()
+            assert next(events).event == "disconnected"
+            server.start()
+            for number in (2, 3, 4):
+                writer.set("k", number)
+            assert next(events).event == "connected"
+            assert [next(events).value for _ in range(3)] == [2, 3, 4]
 
 
 def test_a_registry_that_was_never_there_is_an_error(store: Store) -> None:

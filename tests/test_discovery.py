@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,8 +15,9 @@ from fan import App, Service, Settings, rpc
 from fan.discovery import Discovery
 from fan.errors import NotFound, Unavailable
 from fan.model import Instance, Interface
-from fan.stores.base import Change, Plan
+from fan.stores.base import Change, Plan, Store
 from fan.stores.memory import MemoryStore
+from tests.configs import PATIENCE, STORES, make_store
 
 #: A bound on hangs.
 BOUND = 10.0
@@ -31,6 +34,12 @@ INTERFACE = Interface(service="a", version="1.0.0")
 @pytest.fixture
 def store() -> Iterator[MemoryStore]:
     with MemoryStore() as store:
+        yield store
+
+
+@pytest.fixture(params=STORES)
+def any_store(request: pytest.FixtureRequest, private: Path) -> Iterator[Store]:
+    with make_store(request, private) as store:
         yield store
 
 
@@ -76,6 +85,39 @@ def test_an_older_reading_does_not_replace_a_newer_one(
     discovery._refresh("a", FOREVER)
     assert [i.state for i in discovery._cache["a"].instances] == ["up"]
     discovery.close()
+
+
+def test_what_is_kept_answers_until_it_is_forgotten_or_read_again(store: MemoryStore) -> None:
+    discovery = Discovery(lambda: store, live=False)
+    discovery.register(instance("starting"), INTERFACE)
+    read = discovery.service("a")
+    discovery.keep(read)
+    discovery.update(instance("up"))
+    assert discovery.service("a") is read
+    discovery.forget("a")
+    assert discovery.service("a").instances[0].state == "up"
+    discovery.keep(read)
+    assert discovery.again("a", FOREVER).instances[0].state == "up"
+    assert discovery.service("a").instances[0].state == "up"
+    discovery.close()
+
+
+def test_what_is_kept_is_no_older_than_what_the_watch_told(
+    discovery: Discovery, store: MemoryStore
+) -> None:
+    discovery.register(instance("starting"), INTERFACE)
+    read = discovery.service("a")
+    told = threading.Event()
+    end = discovery.watch(lambda: told.set() if _state_of(discovery) == "up" else None)
+    discovery.update(instance("up"))
+    assert told.wait(BOUND)
+    discovery.keep(read)
+    assert _state_of(discovery) == "up"
+    end()
+
+
+def _state_of(discovery: Discovery) -> str:
+    return discovery.service("a").instances[0].state
 
 
 def test_a_watch_that_could_not_begin_is_begun_again(
@@ -147,18 +189,20 @@ def test_nothing_is_registered_again_after_the_end(store: MemoryStore) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"null", b"[]", b'{"id":1}', b"\xff", b'{"x":' + b"[" * 100_000]
 )
-def test_a_damaged_record_is_left_out(
-    discovery: Discovery, store: MemoryStore, body: bytes
-) -> None:
+def test_a_damaged_record_is_left_out(any_store: Store, body: bytes) -> None:
+    discovery, store = Discovery(lambda: any_store, live=False), any_store
     discovery.register(instance(), INTERFACE)
+    deadline = time.monotonic() + PATIENCE
     for kind, name in (("inst", "a/b"), ("iface", "a/2.0.0"), ("inst", "c/d")):
-        store.put(kind, name, body, deadline=FOREVER)
-    store.commit(Plan(changes=(Change(object="route/a", body=body),), verb="set"), deadline=FOREVER)
+        store.put(kind, name, body, deadline=deadline)
+    plan = Plan(changes=(Change(object="route/a", body=body),), verb="set")
+    store.commit(plan, deadline=deadline)
     assert [i.id for i in discovery.service("a").instances] == ["a-1"]
     assert {s.name for s in discovery.services()} == {"a", "c"}
     assert discovery.adopt("a", "1.0.0", force=True)
     with pytest.raises(NotFound):
         discovery.service("b")
+    discovery.close()
 
 
 def test_fields_of_a_newer_fan_are_ignored(discovery: Discovery, store: MemoryStore) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,10 +13,9 @@ import pytest
 
 import fan
 from fan.model import WHOLE, Route
-from fan.stores.base import Change, Plan
-from fan.stores.memory import MemoryStore
-
-BOUND = 10.0
+from fan.stores.base import RETENTION, Change, Plan, Store
+from tests.configs import PATIENCE as BOUND
+from tests.configs import STORES, another, make_store
 
 
 class Back(fan.Service):
@@ -50,14 +50,16 @@ class Front(fan.Service):
 
 
 class World:
-    def __init__(self, folder: str) -> None:
-        self.store = MemoryStore("pins")
+    def __init__(self, store: Store, folder: str) -> None:
+        self.store = store
         self._folder = folder
         self._apps: list[fan.App] = []
+        self._stores: list[Store] = []
 
     def app(self, *services: fan.Service) -> fan.App:
         settings = fan.Settings(runtime_dir=self._folder)
-        self._apps.append(fan.App(*services, settings=settings, store=self.store))
+        self._stores.append(another(self.store))
+        self._apps.append(fan.App(*services, settings=settings, store=self._stores[-1]))
         return self._apps[-1]
 
     def serve(self, *services: fan.Service) -> fan.App:
@@ -71,16 +73,16 @@ class World:
         return self.store.commit(plan, deadline=time.monotonic() + BOUND).gen
 
     def close(self) -> None:
-        for app in self._apps:
-            app.close()
-        self.store.close()
+        for each in (*self._apps, *self._stores):
+            each.close()
 
 
-@pytest.fixture
-def world(tmp_path: Any) -> Iterator[World]:
-    made = World(str(tmp_path / "run"))
-    yield made
-    made.close()
+@pytest.fixture(params=STORES)
+def world(request: pytest.FixtureRequest, private: Path) -> Iterator[World]:
+    with make_store(request, private) as store:
+        made = World(store, str(private / "run"))
+        yield made
+        made.close()
 
 
 def until(app: fan.App, gen: int) -> None:
@@ -107,15 +109,16 @@ def test_a_call_tree_stays_in_the_generation_that_it_began_in(world: World) -> N
 
 
 def test_a_generation_that_is_not_kept_any_more_is_unavailable_and_did_not_run(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
     world.serve(Back())
     app = world.app()
-    info = app.discovery.service("back")
-    monkeypatch.setattr("fan.stores.memory.RETENTION", 1)
-    for version in ("1.0.0", "2.0.0", "3.0.0"):
-        gen = world.route("back", Route(versions={version: WHOLE}))
-    until(app, gen)
+    app.discovery.service("back")
+    for number in range(RETENTION):
+        change = Change(object="config/busy", body=b"%d" % number)
+        plan = Plan(changes=(change,), verb="set")
+        world.store.commit(plan, deadline=time.monotonic() + BOUND)
+    until(app, world.route("back", Route(versions={"2.0.0": WHOLE})))
     info = app.discovery.service("back")
     with pytest.raises(fan.Unavailable) as caught:
         app.discovery.as_of(info, 1, time.monotonic() + BOUND)

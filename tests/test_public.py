@@ -106,6 +106,7 @@ PUBLIC = {
     "read_legacy",
     "read_openapi",
     "read_services",
+    "resolve_reference",
     "rpc",
     "subscribe",
     "versions",

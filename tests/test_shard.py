@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -12,10 +15,15 @@ from fan.errors import FailedPrecondition, InvalidArgument, Unavailable
 from fan.model import Instance, Route
 from fan.shard import Sharding, ShardRule
 from fan.stores.base import Change, Plan
+from fan.stores.base import Store as RegistryStore
 from fan.stores.memory import MemoryStore
+from tests.configs import PATIENCE, STORES, another, make_store
 
 PATH = "/store/{shard1}/item/{shard2}/"
-FOREVER = float("inf")
+
+
+def soon() -> float:
+    return time.monotonic() + PATIENCE
 
 
 def sharding(template: str = PATH, mode: Any = "hashed", **map: dict[str, list[str]]) -> Sharding:
@@ -200,6 +208,13 @@ class Store(fan.Service):
     name = "store"
     version = "1.0.0"
 
+    def __init__(self) -> None:
+        self.taken: SimpleQueue[int] = SimpleQueue()
+
+    @fan.push
+    def put(self, shard1: int) -> None:
+        self.taken.put(shard1)
+
     @fan.rpc
     def get(self, shard1: int, shard2: str = "x") -> str:
         return self.instance_id
@@ -208,18 +223,19 @@ class Store(fan.Service):
 class World:
     """Two instances of a service on one registry, and who calls them."""
 
-    def __init__(self, folder: str) -> None:
-        self.store = MemoryStore("shards")
-        settings = fan.Settings(registry="memory:", runtime_dir=folder)
+    def __init__(self, store: RegistryStore, folder: str) -> None:
+        self.store = store
+        self._stores = [another(store) for _ in range(3)]
+        settings = fan.Settings(runtime_dir=folder)
         self.apps = []
-        for number in ("1", "2"):
+        for number, mine in zip(("1", "2"), self._stores, strict=False):
             one = Store()
             one.shards = {"shard1": [number]}
-            app = fan.App(settings=settings, store=self.store.another())
+            app = fan.App(settings=settings, store=mine)
             app.add(one, f"store-{number}")
             app.start(["ipc"])
             self.apps.append(app)
-        self.caller = fan.App(settings=settings, store=self.store.another())
+        self.caller = fan.App(settings=settings, store=self._stores[-1])
 
     def reshard(self, template: str, mode: Any = "owned", **map: dict[str, list[str]]) -> None:
         self.caller.operations.reshard("store", ShardRule(template, mode, map))
@@ -228,20 +244,20 @@ class World:
     def catch_up(self) -> None:
         """Have every App see what the registry has."""
         for app in (self.caller, *self.apps):
-            app.mirror.refresh(FOREVER)
-            app.discovery.again("store", FOREVER)
+            app.mirror.refresh(soon())
+            app.discovery.again("store", soon())
 
     def close(self) -> None:
-        for app in (self.caller, *self.apps):
-            app.close()
-        self.store.close()
+        for each in (self.caller, *self.apps, *self._stores):
+            each.close()
 
 
-@pytest.fixture
-def world(private: Any) -> Iterator[World]:
-    made = World(str(private))
-    yield made
-    made.close()
+@pytest.fixture(params=STORES)
+def world(request: pytest.FixtureRequest, private: Path) -> Iterator[World]:
+    with make_store(request, private) as store:
+        made = World(store, str(private / "run"))
+        yield made
+        made.close()
 
 
 def test_a_call_goes_to_the_owner_of_its_arguments(world: World) -> None:
@@ -276,14 +292,34 @@ def test_built_in_methods_and_a_named_instance_need_no_key(world: World) -> None
     assert named.call("store.get", shard1=1) == "store-2"
 
 
+def test_a_push_goes_to_the_owner_or_is_refused_and_never_to_a_queue_that_all_share(
+    world: World,
+) -> None:
+    with pytest.raises(InvalidArgument, match="a shard key cannot be asked for"):
+        world.caller.using(transport="database", shard="1").push("store.put", shard1=1)
+    world.reshard("{shard1}")
+    direct = world.caller.using(transport="ipc")
+    for number in (1, 2):
+        direct.push("store.put", shard1=number)
+    stores = [app.services[0].service for app in world.apps]
+    assert [store.taken.get(timeout=PATIENCE) for store in stores] == [1, 2]
+    for queued in (world.caller.client, world.caller.using(transport="database")):
+        with pytest.raises(InvalidArgument, match=r"its queue of pushes is that of all") as no:
+            queued.push("store.put", shard1=1)
+        assert (no.value.reason, no.value.executed) == ("bad_shard", "no")
+        with pytest.raises(InvalidArgument):
+            queued.resolve("store", "put", kind="push")
+    assert [store.taken.empty() for store in stores] == [True, True]
+
+
 def test_resharding_is_a_generation_that_can_be_taken_back(world: World) -> None:
     world.reshard("{shard1}")
     assert world.caller.call("store.get", shard1=1) == "store-1"
-    before = world.store.read(["route/store"], deadline=FOREVER).objects["route/store"]
+    before = world.store.read(["route/store"], deadline=soon()).objects["route/store"]
     world.reshard("{shard1}", shard1={"1": ["store-2"]})
     assert world.caller.call("store.get", shard1=1) == "store-2"
     back = Change(object="route/store", to_rev=before.rev)
-    world.store.commit(Plan(changes=(back,), verb="rollback"), deadline=FOREVER)
+    world.store.commit(Plan(changes=(back,), verb="rollback"), deadline=soon())
     world.catch_up()
     assert world.caller.call("store.get", shard1=1) == "store-1"
 
@@ -303,7 +339,7 @@ def test_a_service_without_a_route_cannot_be_resharded(world: World) -> None:
     with pytest.raises(fan.NotFound):
         world.caller.operations.reshard("nobody", ShardRule("{x}"))
     unpin = Change(object="route/store", unpin=True)
-    world.store.commit(Plan(changes=(unpin,), verb="x"), deadline=FOREVER)
+    world.store.commit(Plan(changes=(unpin,), verb="x"), deadline=soon())
     with pytest.raises(FailedPrecondition, match="no route"):
         world.reshard("{shard1}")
 

@@ -266,8 +266,28 @@ def test_an_unmet_dependency_is_refused_and_both_sides_are_named(pair: World) ->
     with pytest.raises(FailedPrecondition, match=r"cart 2\.0 needs stock>=2 \(have 1\.0\)") as no:
         pair.versions.switch({"cart": "2.0"})
     assert no.value.reason == "unmet_dependency"
+    assert str(no.value).endswith("(have 1.0): stock 2.0 would do")
+    assert no.value.details["unmet"][0]["suiting"] == ["2.0"]
     with pytest.raises(FailedPrecondition, match=r"cart 1\.0 needs stock>=1,<2 \(have 2\.0\)"):
         pair.versions.switch({"stock": "2.0"})
+    pair.register("cart", "4.0", depend={"hard": {"stock": ">=4"}})
+    with pytest.raises(FailedPrecondition, match="no version of stock that is registered would do"):
+        pair.versions.switch({"cart": "4.0"})
+
+
+def test_a_rollback_that_a_dependency_forbids_names_what_it_takes_back_and_what_would_do(
+    pair: World,
+) -> None:
+    taken = pair.versions.switch({"stock": "2.0", "cart": "2.0"}).gen
+    pair.register("shelf", "1.0", depend={"hard": {"stock": ">=2"}})
+    pair.adopt("shelf", "1.0")
+    with pytest.raises(FailedPrecondition) as no:
+        pair.versions.rollback()
+    assert no.value.reason == "unmet_dependency"
+    assert str(no.value) == (
+        f"generation {taken} cannot be undone: shelf 1.0 needs stock>=2 (have 1.0):"
+        " stock 2.0 would do"
+    )
 
 
 def test_a_share_of_calls_is_enough_to_be_refused(pair: World) -> None:

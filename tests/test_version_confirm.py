@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -147,7 +148,7 @@ def test_a_history_that_was_rewritten_is_never_confirmed(private: Path) -> None:
         assert (no.value.reason, no.value.executed) == ("reset", "maybe")
 
 
-@pytest.mark.parametrize("turn", range(10))
+@pytest.mark.parametrize("turn", range(20))
 def test_a_consumer_that_starts_at_the_moment_of_a_switch_is_never_confirmed_on_the_old_one(
     turn: int, world: World
 ) -> None:
@@ -168,6 +169,34 @@ def test_a_consumer_that_starts_at_the_moment_of_a_switch_is_never_confirmed_on_
             if mine(app) in confirmed:
                 assert confirmed[mine(app)] >= done.gen
             assert app.discovery.service("shop").route.versions == {version: 10_000}
+
+
+def test_a_clock_that_is_set_back_an_hour_changes_nothing_but_the_times(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = world.app("shop")
+    app.config.bind("shop/limits", Limits)
+    first = world.versions.switch({"shop": "2.0"})
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 3600)
+    configs = Configs(lambda: world.store, live=False)
+    with configs.watch("shop/limits", since=f"{first.op.partition(':')[0]}:{first.gen}") as watch:
+        second = world.versions.switch(
+            {"shop": "1.0"}, configs={"shop/limits": {"size": 2}},
+            confirm=Confirm(prepare=True, timeout=PATIENCE),
+        )  # fmt: skip
+        assert (second.failure, ids(second.confirmed.applied)) == (None, [mine(app)])
+        back = world.versions.rollback()
+        assert (back.undoes and back.undoes.gen, back.failure) == (second.gen, None)
+        events = iter(watch)
+        seen = [(each.event, each.value) for each in (next(events), next(events))]
+        assert seen == [("set", {"size": 2}), ("delete", None)]
+    found = world.versions.history(3)
+    assert [each.gen for each in found] == [back.gen, second.gen, first.gen]
+    assert found[0].at < found[2].at  # as it was told, and nothing goes by it
+    assert world.routed("shop") == {"2.0": 10_000}
+    states = [(each.consumer.id, each.is_behind) for each in world.versions.status().subscribers]
+    assert states == [(mine(app), False)]
 
 
 # --- refusals ---

@@ -14,6 +14,7 @@ from fancli import catalog
 from fancli.complete import complete_service, complete_target
 from fancli.exits import Exit
 from fancli.group import command
+from fancli.live import standing
 from fancli.mask import mask_url
 from fancli.options import Common, common, listing, reading
 from fancli.output import Format
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
     short_help="Every service and version.",
     examples=("fan discover list", "fan discover list --format name", "fan discover list --watch"),
 )
-@click.option("--watch", is_flag=True, help="Then each row that changes, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Then what changes, until Ctrl-C.")
 @common
 @reading
 @listing
 def list_(common: Common, *, watch: bool, render: tuple[Format, bool]) -> None:
     """List services: a row for each version, with its weight in the route, its instances that are
-    up and all of them, their transports, and dependencies that nobody meets."""
+    up and all of them, their transports, and dependencies that nobody meets. With --watch a table
+    on a terminal is drawn again after each change; elsewhere each row is printed that changes."""
     if watch:
         _watch(common, render)
         return
@@ -49,10 +51,15 @@ def list_(common: Common, *, watch: bool, render: tuple[Format, bool]) -> None:
 
 
 def _watch(common: Common, render: tuple[Format, bool]) -> None:
-    """Every row, and from then on those that are not as they were; `all` is 0 of one that went."""
+    """The table, again and again; or every row, and from then on those that are not as they were:
+    `all` is 0 of one that went."""
     known: dict[tuple[str, str], dict[str, Any]] = {}
-    with closing(watch_listing(common)) as listings:
+    with closing(watch_listing(common)) as listings, standing(common.out) as live:
         for infos in listings:
+            if live.is_on and render[0] == "table":
+                rows = [catalog.shown(row) for row in _rows(infos)]
+                live.show(common.out.table(rows, catalog.VERSION_COLUMNS))
+                continue
             now = {(row["service"], row["version"]): row for row in _rows(infos)}
             gone = [
                 {**row, "weight": 0, "up": 0, "all": 0, "transports": [], "unmet": []}
@@ -167,7 +174,9 @@ def describe(common: Common, *, target: str, skeleton: bool) -> int:
 @click.argument("target", metavar="SERVICE[.METHOD][@VERSION]", shell_complete=complete_target)
 @click.option("-t", "--transport", metavar="NAME", default="auto", help="auto, ipc, http, ...")
 @click.option("--instance", metavar="ID", default="", help="This instance and no other.")
-@click.option("--key", metavar="KEY", default="", help="Shard key.")
+@click.option(
+    "--sk", "--shard-key", "--key", "key", metavar="KEY", default="", help="Shard key."
+)
 @click.option("--path", metavar="PATH", default="", help="The same as a path: /store/7/item/9/.")
 @click.option("--explain", is_flag=True, help="Say why, on stderr.")
 @common
@@ -186,7 +195,7 @@ def resolve(
     name, want = parse_name("TARGET", target)
     common.env.target = name
     if key and path:
-        raise Usage("--key and --path", "one of them")
+        raise Usage("--sk and --path", "one of them")
     options = {
         "want": want,
         "transport": check_transport("-t", transport),

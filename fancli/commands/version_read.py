@@ -10,6 +10,7 @@ import msgspec
 
 from fancli.exits import Exit
 from fancli.group import command
+from fancli.live import standing
 from fancli.mask import mask_url
 from fancli.options import Common, common, listing
 from fancli.output import Format
@@ -17,6 +18,7 @@ from fancli.switching import change, line, opened, route_text
 
 if TYPE_CHECKING:
     from fan import Generation
+    from fancli.live import Live
 
 _GEN = click.IntRange(min=0)
 
@@ -110,13 +112,28 @@ def diff(common: Common, *, first: int, second: int | None) -> int:
 @command(
     "graph",
     short_help="Who needs whom, with versions.",
-    examples=("fan version graph", "fan version graph --json"),
+    examples=("fan version graph", "fan version graph --watch", "fan version graph --json"),
 )
+@click.option("--watch", "is_watching", is_flag=True, help="Again after each change.")
 @common
-def graph(common: Common) -> int:
-    """Draw the routed versions and the dependencies between them; `!` marks what is not met."""
+def graph(common: Common, *, is_watching: bool) -> int:
+    """Draw the routed versions and the dependencies between them; `!` marks what is not met. With
+    --watch it is drawn again after each change, until Ctrl-C; with --json an object a line."""
     with opened(common) as (versions, deadline):
-        found = versions.graph(deadline=deadline)
+        if not is_watching:
+            _draw(common, versions.graph(deadline=deadline))
+            return Exit.OK
+        last = None
+        with standing(common.out) as live:
+            for _ in versions.follow():
+                found = versions.graph()
+                if last is None or (found.routes, found.edges) != (last.routes, last.edges):
+                    _draw(common, found, live)
+                last = found
+    return Exit.OK
+
+
+def _draw(common: Common, found: Any, live: Live | None = None) -> None:
     if common.env.is_json:
         nodes = [
             {"service": name, "version": version, "weight": weight}
@@ -136,12 +153,14 @@ def graph(common: Common) -> int:
             }
             for e in found.edges
         ]
-        common.out.object({"v": 1, "ok": True, "gen": found.gen, "nodes": nodes, "edges": edges})
-        return Exit.OK
+        told = {"v": 1, "ok": True, "gen": found.gen, "nodes": nodes, "edges": edges}
+        common.out.object(told) if live is None else common.out.line(told)
+        return
     lines = list(_drawn(found))
-    if lines:
+    if live is not None and live.is_on:
+        live.draw(*lines)
+    elif lines:
         common.out.text("\n".join(lines))
-    return Exit.OK
 
 
 def _drawn(found: Any) -> Iterator[str]:

@@ -12,6 +12,7 @@ from fancli.complete import complete_service
 from fancli.confirming import progress, waiting
 from fancli.exits import Exit
 from fancli.group import command
+from fancli.live import standing
 from fancli.options import Common, common, listing
 from fancli.output import Format
 from fancli.params import check_name
@@ -19,6 +20,7 @@ from fancli.switching import consumer_object, opened, report_wait, route_text
 
 if TYPE_CHECKING:
     from fan import ServiceInfo, Status
+    from fancli.live import Live
 
 _COLUMNS = ("service", "version", "weight", "up", "note")
 
@@ -79,9 +81,10 @@ def show(common: Common, *, service: str, render: tuple[Format, bool]) -> int:
         told |= {"routed_at": info.routed_at or None, "subscribers": _subscribers(found)}
         common.out.object({"v": 1, "ok": True, **told})
         return Exit.OK
-    since = f", since generation {info.routed_at}" if info.routed_at else ""
     route = msgspec.to_builtins(info.route) if info.route is not None else None
-    common.out.note(f"{service}: {route_text(route)}{since}")
+    common.out.note(f"{service}: {route_text(route)}")
+    if info.routed_at:
+        common.out.note(f"the route is that of generation {info.routed_at}")
     common.out.note(f"subscribers: {len(found.subscribers)}")
     rows = [catalog.shown(row) for row in _versions(info)]
     common.out.rows(rows, _COLUMNS[1:], render[0], wants_head=render[1])
@@ -106,19 +109,26 @@ def status(common: Common, *, service: str, is_watching: bool) -> int:
         if not is_watching:
             _tell(common, versions.status(service, deadline=deadline))
             return Exit.OK
-        for found in versions.follow(service):
-            _tell(common, found, is_line=True)
+        with standing(common.out) as live:
+            for found in versions.follow(service):
+                _tell(common, found, live)
     return Exit.OK
 
 
-def _tell(common: Common, found: Status, *, is_line: bool = False) -> None:
+def _tell(common: Common, found: Status, live: Live | None = None) -> None:
     if common.env.is_json:
         told = {"v": 1, "ok": True, **_object(found)}
-        common.out.line(told) if is_line else common.out.object(told)
+        common.out.object(told) if live is None else common.out.line(told)
         return
-    if is_line and common.env.stdout_is_tty and not common.env.is_dumb:
-        common.out.write(b"\x1b[H\x1b[2J")
-    common.out.text(f"generation {found.gen}")
+    head, rows, columns = f"generation {found.gen}", _rows(found), ("kind", "name", "gen", "state")
+    if live is not None and live.is_on:
+        live.show(f"{head}\n{common.out.table(rows, columns)}")
+        return
+    common.out.text(head)
+    common.out.rows(rows, columns)
+
+
+def _rows(found: Status) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name, route in sorted(found.routes.items()):
         text = route_text(msgspec.to_builtins(route))
@@ -130,7 +140,7 @@ def _tell(common: Common, found: Status, *, is_line: bool = False) -> None:
         rows.append(
             {"kind": "subscriber", "name": name, "gen": each["gen"], "state": each["state"]}
         )
-    common.out.rows(rows, ("kind", "name", "gen", "state"))
+    return rows
 
 
 def _object(found: Status) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.cli.conftest import PROGRAM, envelope, variables
+from tests.configs import BOTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ def told(ran: Ran) -> Any:
     return found
 
 
+@BOTH
 def test_a_missing_key_is_3_with_nothing_on_stdout_and_an_empty_value_is_0(fan: Fan) -> None:
     missing = fan("config", "get", "k")
     assert (missing.exit, missing.stdout) == (3, "")
@@ -63,6 +65,7 @@ def test_get_has_a_default_and_looks_back(fan: Fan) -> None:
     assert fan("config", "get", "k", "--rev", "9").exit == 3
 
 
+@BOTH
 def test_an_equal_value_changes_nothing(fan: Fan) -> None:
     first = told(fan("config", "set", "k", "dark", "--json"))
     again = told(fan("config", "set", "k", "dark", "--json"))
@@ -83,6 +86,7 @@ def test_a_write_prints_nothing_on_stdout_and_its_op_on_stderr(fan: Fan) -> None
     assert fan("config", "set", "k", "v", "-q").stderr == ""
 
 
+@BOTH
 def test_of_twenty_racing_writers_with_if_rev_one_is_0_and_nineteen_are_10(fan: Fan) -> None:
     fan("config", "set", "k", "start")
 
@@ -101,6 +105,7 @@ def test_of_twenty_racing_writers_with_if_rev_one_is_0_and_nineteen_are_10(fan: 
 
 
 @pytest.mark.parametrize("key", ["a/b", "50%", "with space", "ключ", "-k", "--json"])
+@BOTH
 def test_a_key_may_be_any_text(fan: Fan, key: str) -> None:
     assert fan("config", "set", "--", key, "-v").exit == 0
     assert fan("config", "get", "--", key).stdout == "-v\n"
@@ -233,6 +238,7 @@ def test_diff_shows_what_changed(fan: Fan) -> None:
     assert fan("config", "diff", "k", "2", "2")[:2] == (0, "")
 
 
+@BOTH
 def test_the_same_op_is_never_applied_twice(fan: Fan) -> None:
     fan("config", "set", "k", "one")
     fan("config", "set", "k", "two")
@@ -289,6 +295,7 @@ def test_a_list_is_rows_by_key(fan: Fan) -> None:
     assert json.loads(fan("config", "list", "b", "--json").stdout)["value"] == 2
 
 
+@BOTH
 def test_a_config_of_a_megabyte_is_4_with_a_sentence(fan: Fan, private: Path) -> None:
     (private / "big").write_text("x" * 1_000_000)
     ran = fan("config", "set", "k", f"@{private}/big")

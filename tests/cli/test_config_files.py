@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.conftest import envelope
+from tests.configs import BOTH
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Fan
@@ -25,6 +26,7 @@ def test_apply_is_one_generation(fan: Fan, private: Path) -> None:
     assert (again["changed"], again["gen"]) == (False, 1)
 
 
+@BOTH
 def test_three_keys_of_which_the_third_is_invalid_change_none(fan: Fan) -> None:
     fan("config", "set", "c", "1", "--schema", '{"type":"integer"}')
     ran = fan("config", "apply", "-f", "-", stdin=b'{"a":1,"b":2,"c":"three"}')

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import signal
 import threading
 import time
@@ -15,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fan import App, Configs
-from fan.stores.base import RETENTION, Change, Plan
-from fan.stores.sqlite import SqliteStore
-from tests.configs import PATIENCE
+from fan.stores.base import RETENTION, Change, Plan, Store
+from tests.configs import BOTH, PATIENCE, open_store, wipe
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Fan
@@ -27,13 +25,13 @@ Start = Callable[..., "FanProcess"]
 
 
 @pytest.fixture
-def store(registry_url: str) -> Iterator[SqliteStore]:
-    with SqliteStore(registry_url.partition(":")[2]) as store:
+def store(registry_url: str) -> Iterator[Store]:
+    with open_store(registry_url) as store:
         yield store
 
 
 @pytest.fixture
-def config(store: SqliteStore) -> Configs:
+def config(store: Store) -> Configs:
     """The registry of the program, from here."""
     return Configs(lambda: store, live=False, timeout=PATIENCE)
 
@@ -51,6 +49,7 @@ def lines(path: Path, count: int) -> list[str]:
     return path.read_text().splitlines()
 
 
+@BOTH
 def test_the_present_value_and_then_every_change(config: Configs, start_fan: Start) -> None:
     config.set("a/k", "one")
     process = start_fan("config", "watch", "a/k", "b/")
@@ -89,6 +88,7 @@ def test_once_ends_with_what_is_there(fan: Fan, config: Configs) -> None:
     assert [json.loads(line)["value"] for line in newest.stdout.splitlines()] == [3]
 
 
+@BOTH
 def test_a_watch_that_is_killed_and_resumed_during_500_writes_misses_none(
     fan: Fan, config: Configs, start_fan: Start, private: Path
 ) -> None:
@@ -121,8 +121,9 @@ def test_a_watch_that_is_killed_and_resumed_during_500_writes_misses_none(
     assert runs[-1][-1] == 499
 
 
+@BOTH
 def test_a_compacted_history_says_so_and_is_11_with_strict(
-    fan: Fan, config: Configs, store: SqliteStore
+    fan: Fan, config: Configs, store: Store
 ) -> None:
     config.set("k", 0)
     cursor = json.loads(fan("config", "watch", "k", "--once").stdout)["cursor"]
@@ -271,18 +272,16 @@ def test_a_template_with_a_config_that_is_missing_leaves_the_file_alone(
     assert out.read_text() == "\nnew\n"
 
 
+@BOTH
 def test_a_registry_that_is_wiped_under_a_watch_is_a_reset(
     start_fan: Start, registry_url: str
 ) -> None:
-    path = registry_url.partition(":")[2]
-    with SqliteStore(path) as store:
+    with open_store(registry_url) as store:
         Configs(lambda: store, live=False).set("k", 1)
     process = start_fan("config", "watch", "k")
     process.wait_for("snapshot", "stdout")
-    for suffix in ("", "-wal", "-shm"):
-        if os.path.exists(path + suffix):
-            os.unlink(path + suffix)
-    with SqliteStore(path) as store:
+    wipe(registry_url)
+    with open_store(registry_url) as store:
         Configs(lambda: store, live=False).set("k", "new")
     process.wait_for('"reset"', "stdout")
     process.wait_for('"new"', "stdout")
@@ -291,7 +290,7 @@ def test_a_registry_that_is_wiped_under_a_watch_is_a_reset(
 def test_an_app_hears_of_what_the_program_sets(fan: Fan, registry_url: str) -> None:
     heard = threading.Event()
 
-    with SqliteStore(registry_url.partition(":")[2]) as store, App(store=store) as app:
+    with open_store(registry_url) as store, App(store=store) as app:
         app.config.bind("orders", dict, lambda _: heard.set())
         fan("config", "set", "orders/theme", "dark")
         assert heard.wait(PATIENCE)

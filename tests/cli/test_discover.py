@@ -14,6 +14,7 @@ import pytest
 from fan.plugins import open_store
 from fan.stores.base import Change, Plan
 from tests.cli.conftest import HANG, envelope
+from tests.configs import BOTH
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Fan, Ran
@@ -68,6 +69,7 @@ def get(fan: Fan, *args: str) -> Ran:
     return fan("call", "store.get", *args, "-r")
 
 
+@BOTH
 def test_a_drained_instance_gets_no_calls_until_it_is_brought_back(
     fan: Fan, serve: Serve
 ) -> None:
@@ -101,6 +103,7 @@ def test_all_instances_of_a_version_are_marked_down(fan: Fan, serve: Serve) -> N
     assert get(fan, "shard1=1").exit == 6
 
 
+@BOTH
 def test_drain_waits_for_the_call_in_flight(
     fan: Fan, serve: Serve, start_fan: Callable[..., FanProcess], private: Path
 ) -> None:
@@ -157,6 +160,7 @@ def test_a_mistake_has_its_exit_status_and_an_empty_stdout(
 # Shards
 
 
+@BOTH
 def test_calls_follow_the_shards_and_a_check_finds_what_nobody_has(
     fan: Fan, serve: Serve
 ) -> None:
@@ -173,9 +177,10 @@ def test_calls_follow_the_shards_and_a_check_finds_what_nobody_has(
     assert (missing.exit, "shard2" in missing.stderr) == (4, True)
     hole = get(fan, "shard1=7", "shard2=9")
     assert (hole.exit, "shard1=7" in hole.stderr) == (6, True)
-    where = fan("discover", "resolve", "store", "--path", "/store/2/item/9/", "--explain")
-    assert where.exit == 0
-    assert f"store-2: shard key /store/2/item/9/, owned by {PATH}" in where.stderr
+    for option in ("--sk", "--shard-key", "--key", "--path"):
+        where = fan("discover", "resolve", "store", option, "/store/2/item/9/", "--explain")
+        assert where.exit == 0
+        assert f"store-2: shard key /store/2/item/9/, owned by {PATH}" in where.stderr
     assert fan("discover", "check").exit == 0
 
     second.send(signal.SIGTERM)
@@ -233,6 +238,7 @@ def test_a_registration_for_good_stays_until_it_is_removed(fan: Fan, registry_ur
     assert fan("discover", "deregister", f"billing/{id}").exit == 3
 
 
+@BOTH
 def test_an_id_that_is_in_use_is_a_conflict(fan: Fan, serve: Serve, private: Path) -> None:
     serve("store-1")
     twin = fan("serve", "store", "--id", "store-1", cwd=private)
@@ -242,6 +248,7 @@ def test_an_id_that_is_in_use_is_a_conflict(fan: Fan, serve: Serve, private: Pat
     assert registered.exit == 10
 
 
+@BOTH
 def test_standby_waits_until_the_other_is_gone(
     fan: Fan, serve: Serve, start_fan: Callable[..., FanProcess], private: Path
 ) -> None:
@@ -260,6 +267,7 @@ def test_standby_waits_until_the_other_is_gone(
 # Who follows
 
 
+@BOTH
 def test_subscribers_are_listed_with_what_they_use(fan: Fan, serve: Serve) -> None:
     server = serve("store-1")
     rows = [json.loads(line) for line in fan("discover", "subs", "--json").stdout.splitlines()]
@@ -272,6 +280,7 @@ def events(ran: Ran) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
+@BOTH
 def test_a_watch_that_is_resumed_tells_only_the_routes_that_came_after(
     fan: Fan, serve: Serve, private: Path
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 from kazoo.client import KazooClient
 
 from tests.cli.conftest import envelope
+from tests.configs import ZOOKEEPER
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Fan
@@ -139,30 +140,46 @@ def test_an_openapi_file_describes_the_methods(fan: Fan, private: Path) -> None:
         (), ("web",), ("web", "--version", "1"), ("web", "--addr", "http://h:1"),
         ("web", "--version", "x", "--addr", "http://h:1"),
         ("web", "--version", "1", "--addr", "h:1"), ("-f", "/nowhere"), ("web", "-f", "x"),
+        ("web", "--version", "1", "--addr", "http://me:hunter2@h:1"),
+        ("web", "--version", "1", "--addr", "amqp://me:hunter2@h/"),
         ("web", "--openapi", "/nowhere"), ("web", "--version", "1", "--addr", "http://h:1", "--"),
     ],
 )  # fmt: skip
 def test_a_mistake_registers_nothing(fan: Fan, args: tuple[str, ...]) -> None:
     ran = fan("discover", "register", *args)
     assert (ran.exit, ran.stdout) == (2, "")
+    assert "hunter2" not in ran.stderr
     assert fan("discover", "list").stdout == ""
 
 
 # While the registry is down
 
 
-def test_what_was_read_answers_while_the_registry_is_down(
-    fan: Fan,
-    start_fan: Callable[..., FanProcess],
-    private: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture(params=["sqlite", ZOOKEEPER])
+def take_away(
+    request: pytest.FixtureRequest, private: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], None]:
+    """What takes the registry in force away."""
+    if request.param == "zookeeper":
+        server = request.getfixturevalue("new_zookeeper")()
+        monkeypatch.setenv("FAN_REGISTRY", server.url)
+        return lambda: server.kill()
     # The folder of the registry is exchanged, at once, for one where it is no file.
     for name, folder in (("link", "there"), ("broken", "away")):
         (private / folder).mkdir()
         (private / name).symlink_to(private / folder)
     (private / "away" / "registry.db").mkdir()
     monkeypatch.setenv("FAN_REGISTRY", f"sqlite:{private}/link/registry.db")
+    return lambda: os.replace(private / "broken", private / "link")
+
+
+@pytest.mark.timeout(300)  # many commands, each of which waits for a registry that is not there
+def test_what_was_read_answers_while_the_registry_is_down(
+    fan: Fan,
+    start_fan: Callable[..., FanProcess],
+    private: Path,
+    take_away: Callable[[], None],
+) -> None:
     (private / "one.py").write_text(
         "from fan import Service, rpc\nclass One(Service):\n    name = 'one'\n"
         "    @rpc\n    def ok(self) -> str:\n        return 'ok'\n"
@@ -179,7 +196,7 @@ def test_what_was_read_answers_while_the_registry_is_down(
     )
     before = [fan(*way) for way in ways]
     assert all(ran.exit == 0 for ran in before)
-    os.replace(private / "broken", private / "link")
+    take_away()
     for way, was in zip(ways, before, strict=True):
         ran = fan(*way)
         assert (ran.exit, ran.stdout) == (0, was.stdout), way
@@ -187,11 +204,11 @@ def test_what_was_read_answers_while_the_registry_is_down(
         told = json.loads(fan(*way, "--json").stdout.splitlines()[0])
         assert told["stale"] is True
         assert 0 <= told["age_s"] < 300
-        assert fan(*way, "--fresh").exit == 6
-        assert fan(*way, "--max-stale", "1ms").exit == 6
+        assert fan(*way, "--fresh", "--timeout", "1s").exit == 6
+        assert fan(*way, "--max-stale", "1ms", "--timeout", "1s").exit == 6
     writes = (("config", "set", "a/b", "w"), ("discover", "gc"), ("discover", "drain", "one@0"))
     for write in writes:
-        ran = fan(*write)
+        ran = fan(*write, "--timeout", "1s")
         assert (ran.exit, ran.stdout) == (6, ""), write
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fan.stores.sqlite import SqliteStore
-from tests.cli.conftest import Fan, envelope
+from tests.cli.conftest import PROGRAM, Fan, envelope, variables
+from tests.configs import BOTH, open_store
 from tests.versions import World
 
 if TYPE_CHECKING:
@@ -20,7 +25,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def world(private: Path, registry_url: str) -> Iterator[World]:
     """`shop` and `stock` in two versions, at 1.0.0."""
-    with SqliteStore(registry_url.partition(":")[2]) as store:
+    with open_store(registry_url) as store:
         world = World(store, private)
         for service in ("shop", "stock"):
             world.register(service, "1.0.0", "2.0.0", methods=("hello", "search"))
@@ -63,6 +68,7 @@ def test_what_is_so_already_is_no_change(fan: Fan, world: World) -> None:
     assert (told["ok"], told["changed"], told["gen"], told["undo"]) == (True, False, 2, None)
 
 
+@BOTH
 def test_the_status_in_json(fan: Fan, world: World) -> None:
     session = world.consumer("shop", id="reader")
     fan("version", "switch", "shop=2", "--weight", "2=5%", "--confirm", "none")
@@ -204,6 +210,7 @@ def test_a_plan_in_a_file(fan: Fan, world: World, tmp_path: Path) -> None:
     assert (ran.exit, "a plan has no 'service'" in ran.stderr) == (2, True)
 
 
+@BOTH
 def test_an_unmet_dependency_names_both_sides(fan: Fan, world: World) -> None:
     world.register("shop", "3.0.0", depend={"hard": {"stock": ">=2"}, "soft": {"mail": ""}})
     ran = fan("version", "switch", "shop=3", "--json")
@@ -265,6 +272,21 @@ def test_the_difference_of_two_generations(fan: Fan, world: World) -> None:
     assert [each["key"] for each in told["changes"]] == ["shop/theme", "shop"]
 
 
+def test_a_route_is_shown_with_its_generation_and_what_is_retired_with_none(
+    fan: Fan, world: World
+) -> None:
+    for version in ("2.0.0", "1.0.0", "2.0.0"):
+        world.register("shop", "3.0.0")
+        world.versions.switch({"shop": version})
+    world.versions.retire("shop", "3.0.0")
+    world.versions.pause("shop")
+    gen = world.versions.resume("shop").gen
+    told = fan("version", "show", "shop").stderr.splitlines()
+    assert told[:2] == [
+        "shop: 2.0.0; retired 3.0.0", f"the route is that of generation {gen}",
+    ]  # fmt: skip
+
+
 def test_versions_are_listed_and_shown(fan: Fan, world: World) -> None:
     fan("version", "switch", "shop=2", "--weight", "2=5%")
     ran = fan("version", "list", "shop")
@@ -274,6 +296,39 @@ def test_versions_are_listed_and_shown(fan: Fan, world: World) -> None:
     assert (told["service"], told["routed_at"], told["subscribers"]) == ("shop", 3, [])
 
 
+WATCHES = ("version status --watch", "version graph --watch", "discover list --watch")
+
+
+@pytest.mark.parametrize("watch", WATCHES)
+def test_what_is_watched_on_a_terminal_is_redrawn_in_place_and_stands_at_its_end(
+    watch: str, world: World
+) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*PROGRAM, *watch.split()], stdin=subprocess.DEVNULL, stdout=theirs,
+        stderr=subprocess.DEVNULL, env=variables({"TERM": "xterm"}),
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        seen = b""
+        while b"stock" not in seen:
+            seen += os.read(ours, 4096)
+        world.versions.switch({"shop": "2.0.0", "stock": "2.0.0"})
+        later = b""
+        while b"\x1b[J" not in later.partition(b"2.0.0")[2]:
+            later += os.read(ours, 4096)
+        assert b"\x1b[2J" not in seen + later
+        assert re.match(rb"\r\x1b\[[1-9]A", later)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(50) == 130
+        assert os.read(ours, 4096) == b"\r\n"
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+@BOTH
 def test_the_same_op_is_never_applied_twice(fan: Fan, world: World) -> None:
     op = envelope(fan("version", "switch", "shop=2", "--json"))["op"]
     again = envelope(fan("version", "switch", "shop=2", "--op", op, "--json"))

@@ -16,10 +16,12 @@ import pytest
 
 from fan.consumer import registered
 from fan.model import Applied
-from fan.stores.sqlite import SqliteStore
 from tests.cli.conftest import PROGRAM, Fan, envelope, variables
+from tests.configs import BOTH, open_store
 from tests.conftest import FanProcess
 from tests.versions import World
+
+pytestmark = BOTH
 
 CALLER = """
 from __future__ import annotations
@@ -45,7 +47,7 @@ with fan.App() as app:
 
 @pytest.fixture
 def world(private: Path, registry_url: str) -> Iterator[World]:
-    with SqliteStore(registry_url.partition(":")[2]) as store:
+    with open_store(registry_url) as store:
         world = World(store, private)
         world.register("shop", "1.0.0", "2.0.0")
         world.adopt("shop", "1.0.0")

@@ -80,7 +80,7 @@ def test_an_instance_writes_its_records_and_reads_the_rest(as_user: AsUser) -> N
     write(as_user(OPERATOR, ROLES), x="1")
     svc = as_user(INSTANCE, ROLES)
     session = svc.open_session(deadline=soon())
-    for kind in ("inst", "iface", "subs", "unique"):
+    for kind in ("inst", "iface", "needs", "subs", "unique"):
         svc.put(kind, "new/1", b"1", session=session, is_new=True, deadline=soon())
         svc.put(kind, "new/1", b"2", session=session, deadline=soon())
         svc.put(kind, "one", b"1", deadline=soon())

@@ -70,10 +70,6 @@ class TestRedis(OnRedis, TransportContract):
 
     # A queue accepts what its worker then finds wrong, and keeps it as a dead letter.
 
-    def test_a_push_to_an_unknown_method_is_refused(self, caller: Caller, served: Probe) -> None:
-        caller.push("probe.nothing")
-        assert self._dead(caller).error.startswith("unimplemented/unknown_method")
-
     def test_a_push_with_arguments_that_do_not_fit_is_refused(
         self, caller: Caller, served: Probe
     ) -> None:

@@ -126,8 +126,9 @@ class Configs:
         on_change: Callable[[T], None] | None = None,
     ) -> View[T]:
         """Settings of the class `kind`, a msgspec Struct or a dataclass, that follow the configs
-        below `prefix`; `on_change` is called with each new one, from a store thread. Raises
-        InvalidArgument (bad_value) where the configs do not fit it."""
+        below `prefix`; `on_change` is called with each new one behind the change, in a thread
+        for that: only the next such call waits for it. Raises InvalidArgument (bad_value) where the
+        configs do not fit it."""
         prefix = check_key(prefix.rstrip("/"))
         fields = fields_of(kind)
 
@@ -366,6 +367,7 @@ class Configs:
         for view in self._views:
             view.close()
         self._views.clear()
+        self._live.close()
         if self._owns_mirror:
             self._live.mirror.close()
 

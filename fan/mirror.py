@@ -3,6 +3,10 @@
 Routes, policies and configs come from one mirror, so that what a call reads here belongs together.
 A reader takes `state`, which is replaced in one assignment and never changed. A change that does
 not fit what is built on it (a typed config) is refused as a whole: the last good state stays.
+
+One reading at a time is under way, and who waits for it does so until its deadline. What hears of a
+new state inside of it only takes that over; whatever may wait for something (brokers, a program's
+own functions, the acknowledgement) is done behind it, by threads of its own (`chores`).
 """
 
 from __future__ import annotations
@@ -10,11 +14,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
 
-from fan.errors import NO, FanError, NotFound, Unavailable
+from fan.chores import FAREWELL, RETRY, Chore, held
+from fan.errors import NO, DeadlineExceeded, FanError, NotFound, Unavailable
 from fan.stores.base import HEAD, Cut, Entry, Hint, Revision, Store, Watch
 
 
@@ -53,10 +59,11 @@ class Witness(Protocol):
 
     def applied(self, state: State, entries: Iterable[Entry] | None) -> None:
         """A state is in force; `entries` are the generations since the one before, None where they
-        are not known."""
+        are not known. Returns at once."""
 
     def refused(self, gen: int, error: FanError) -> None:
-        """The state of generation `gen` does not fit; the one before stays in force."""
+        """The state of generation `gen` does not fit; the one before stays in force. Returns at
+        once."""
 
 
 class Mirror:
@@ -73,7 +80,10 @@ class Mirror:
         self.witness: Witness | None = None
         self._open = open
         self._timeout = timeout
+        #: Held by who reads: see `held`.
         self._lock = threading.RLock()
+        #: Reads again where the reading behind a hint failed: no other hint may come.
+        self._catching_up = Chore("fan-mirror", "read the registry again", self._catch_up)
         self._watch: Watch | None = None
         self._checks: list[Callable[[State], None]] = []
         self._listeners: list[Callable[[State], None]] = []
@@ -91,7 +101,7 @@ class Mirror:
         if not self.is_dropped and state.names.issuperset(names):
             return state
         deadline = self._deadline(deadline)
-        with self._lock:
+        with held(self._lock, deadline):
             store = self._open()
             if self._watch is None and not self._is_closed:
                 # Before the first reading; a call that comes at once waits for us.
@@ -106,7 +116,7 @@ class Mirror:
     def refresh(self, deadline: float | None = None) -> State:
         """Catch up with the registry. Raises what the store raises."""
         deadline = self._deadline(deadline)
-        with self._lock:
+        with held(self._lock, deadline):
             before = self.state
             if before.names and not self._is_closed:
                 self._settle(self._advance(before, deadline))
@@ -180,7 +190,10 @@ class Mirror:
         self.state, self.gen = after, after.gen
         if after.objects != before.objects:
             for listener in list(self._listeners):
-                listener(after)
+                try:
+                    listener(after)
+                except Exception:  # the others are told all the same
+                    _log().exception("generation %d was not taken over by all", after.gen)
         if self.witness is not None:
             self.witness.applied(after, entries)
         return True
@@ -204,25 +217,34 @@ class Mirror:
 
     def listen(self, listener: Callable[[State], None]) -> Callable[[], None]:
         """Have `listener` called with each state whose objects differ from the one before, before
-        that is acknowledged. Returns what ends that."""
+        that is acknowledged: it takes over what calls go by, and waits for nobody (who reads
+        meanwhile waits for it). Returns what ends that."""
         return _entered(self._listeners, listener)
 
     def _on_hint(self, hint: Hint) -> None:
         if hint == "lost":
             return  # what is at hand is the best there is until the store is back
         try:
-            self.refresh()
+            self._catch_up()
         except FanError as exc:
-            # It stays as it was; the next hint reads it again.
             _log().warning("the registry could not be read again: %s", exc)
+            self._catching_up.ask(RETRY)
+
+    def _catch_up(self) -> None:
+        try:
+            self.refresh()
+        except Unavailable as exc:
+            if exc.reason != "stale_cut":  # that is for who uses it; reading it again mends nothing
+                raise
 
     def close(self) -> None:
         """End the watch. Twice does no harm."""
-        with self._lock:
-            self._is_closed = True
-            watch, self._watch = self._watch, None
+        self._is_closed = True
+        self._catching_up.close()
+        with suppress(DeadlineExceeded), held(self._lock, time.monotonic() + FAREWELL):
             self._listeners.clear()
             self._checks.clear()
+        watch, self._watch = self._watch, None
         if watch is not None:
             watch.close()
 

@@ -49,7 +49,7 @@ class Intake:
         self._subscribed: dict[_Key, _Taken] = {}
         #: Subscriptions that are over, and have something in hand.
         self._leaving: list[_Taken] = []
-        self._dismissing = Chore("fan-intake-leave", "end a subscription", self._dismiss)
+        self._dismissing = self._new_chore()
 
     def __repr__(self) -> str:
         return f"<Intake listeners={len(self._listeners)} subscribed={len(self._subscribed)}>"
@@ -70,6 +70,7 @@ class Intake:
     def open(self, listeners: Sequence[Listener], handler: Handler) -> None:
         """Begin to take. Raises what `Transport.subscribe` raises."""
         self._listeners, self._handler = tuple(listeners), handler
+        self._dismissing = self._new_chore()
         self.update()
 
     def update(self) -> None:
@@ -119,6 +120,9 @@ class Intake:
                 self._subscribed[key] = taken
                 return
         taken.listener.close(0.0)  # it was drained meanwhile
+
+    def _new_chore(self) -> Chore:
+        return Chore("fan-intake-leave", "end a subscription", self._dismiss)
 
     def _dismiss(self) -> None:
         """Close what is over and has nothing in hand."""

@@ -127,6 +127,7 @@ class Lifecycle:
             raise
         self._app.is_started = True
         self._app.binding.rebind()
+        self.reroute()  # what changed before this was told of changes
 
     def drain(self, timeout: float) -> bool:
         """Mark the instances draining, accept nothing new, and wait at most `timeout` seconds for

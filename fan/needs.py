@@ -151,19 +151,20 @@ class Needs:
             self._wake.clear()
             if self._is_closed:
                 return
-            if self._look_at(services):
+            if self._look_at(services, is_first=pause == RETRY):
                 wait, pause = None, RETRY
             else:  # no other change may come
                 wait, pause = pause, min(2 * pause, LONGEST_RETRY)
 
-    def _look_at(self, services: Sequence[Hosted]) -> bool:
+    def _look_at(self, services: Sequence[Hosted], *, is_first: bool) -> bool:
         """Whether it is known of all what they need, and done."""
         is_done = True
         for one in services:
             try:
                 self._look(one)
             except FanError as exc:
-                _log().warning("what %s needs is not known: %s", one.name, exc)
+                tell = _log().warning if is_first else _log().debug
+                tell("what %s needs is not known: %s", one.name, exc)
                 is_done = False
         return is_done
 

@@ -85,6 +85,10 @@ class Configs:
         none in any layer."""
         if gen:
             value = self.value_at(key, gen)
+        elif self._is_live:
+            value = self._live.use(check_key(key), deadline=deadline, is_passing=True).get(
+                key, MISSING
+            )
         else:
             value = self.values(check_key(key), deadline=deadline).get(key, MISSING)
         if value is MISSING:
@@ -103,7 +107,7 @@ class Configs:
         Unavailable (stale_pin), executed no, where that is not kept any more."""
         object, store = CONFIG + check_key(key), self._open()
         if self._is_live:
-            values = self._live.use(key)
+            values = self._live.use(key, is_passing=True)
             state = self._live.mirror.state
             found = state.objects.get(object)
             if found is not None and found.pinned_at <= gen <= state.gen:

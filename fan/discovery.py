@@ -334,10 +334,11 @@ class Discovery(Registrar):
     def _on_cut(self, state: State) -> None:
         """Another generation is in force: all routes change in one assignment."""
         with self._guard:
-            self._cache = {
-                name: routed(info, state.objects, state.gen) for name, info in self._cache.items()
-            }
-        self._tell()
+            before = self._cache
+            self._cache = {n: routed(info, state.objects, state.gen) for n, info in before.items()}
+            is_new = any(self._cache[name] is not info for name, info in before.items())
+        if is_new:
+            self._tell()
 
     # The routes of what is held here
 

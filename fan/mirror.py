@@ -23,6 +23,9 @@ from fan.chores import FAREWELL, RETRY, Chore, held
 from fan.errors import NO, DeadlineExceeded, FanError, NotFound, Unavailable
 from fan.stores.base import HEAD, Cut, Entry, Hint, Revision, Store, Watch
 
+#: Names that were looked at in passing and are kept; at twice as many the older half goes.
+MOST_PASSING = 1000
+
 
 class State(msgspec.Struct, frozen=True):
     """All that is used, as of one generation. `names` are objects, and prefixes that end in `/`; an
@@ -84,6 +87,8 @@ class Mirror:
         self._lock = threading.RLock()
         #: Reads again where the reading behind a hint failed: no other hint may come.
         self._catching_up = Chore("fan-mirror", "read the registry again", self._catch_up)
+        #: Names that nothing is built on, the oldest first.
+        self._passing: dict[str, None] = {}
         self._watch: Watch | None = None
         self._checks: list[Callable[[State], None]] = []
         self._listeners: list[Callable[[State], None]] = []
@@ -95,10 +100,13 @@ class Mirror:
     def __repr__(self) -> str:
         return f"<Mirror of {len(self.state.names)} names at {self.state.cursor}>"
 
-    def use(self, *names: str, deadline: float | None = None) -> State:
-        """A state that has these objects and prefixes in it. Raises what the store raises."""
+    def use(self, *names: str, deadline: float | None = None, is_passing: bool = False) -> State:
+        """A state that has these objects and prefixes in it. Those that are only ever looked at in
+        passing, with nothing built on them, are let go once many others came after them. Raises
+        what the store raises."""
         state = self.state
-        if not self.is_dropped and state.names.issuperset(names):
+        is_kept = is_passing or self._passing.keys().isdisjoint(names)
+        if is_kept and not self.is_dropped and state.names.issuperset(names):
             return state
         deadline = self._deadline(deadline)
         with held(self._lock, deadline):
@@ -107,11 +115,53 @@ class Mirror:
                 # Before the first reading; a call that comes at once waits for us.
                 self._watch = store.watch(HEAD, self._on_hint)
             before = self.state
-            if self.witness is not None and not before.names.issuperset(names):
+            new = frozenset(names) - before.names
+            if self.witness is not None and new:
                 self.witness.extend(names, deadline)
-            found = self._read(store, before.names.union(names), deadline)
-            self._settle(self._take(found, before, deadline))
+            if self.is_dropped or not before.gen:
+                found = self._read(store, before.names | new, deadline)
+                self._settle(self._take(found, before, deadline))
+            elif new:
+                self._add(store, new, deadline)
+            self._note_passing(names if not is_passing else (), new if is_passing else ())
             return self.state
+
+    def _add(self, store: Store, new: frozenset[str], deadline: float) -> None:
+        """Have new names in the state, which is brought to the head with them. The others are not
+        read again: there may be many."""
+        from fan.following import Cursor
+
+        before = self.state
+        cut = read_names(store, new, deadline)
+        if Cursor.of(cut.head) != before.cursor:
+            self._settle(self._advance(before, deadline))
+            before = self.state  # of the head, or as before where that is refused
+            try:
+                cut = read_names(store, new, deadline, gen=before.gen)
+            except NotFound:  # not kept any more, or there is none
+                found = self._read(store, before.names | new, deadline)
+                self._settle(self._take(found, before, deadline))
+                return
+        # Nothing changed that somebody goes by: nobody is told.
+        self.state = State(before.cursor, before.names | new, {**before.objects, **cut.objects})
+
+    def _note_passing(self, kept: Iterable[str], passing: Iterable[str]) -> None:
+        for name in kept:
+            self._passing.pop(name, None)
+        self._passing.update(dict.fromkeys(passing))
+        if len(self._passing) <= 2 * MOST_PASSING:
+            return
+        old = list(self._passing)[:-MOST_PASSING]
+        for name in old:
+            del self._passing[name]
+        state = self.state
+        names = state.names.difference(old)
+        prefixes = tuple(name for name in names if name.endswith("/"))
+        self.state = State(
+            state.cursor,
+            names,
+            {n: r for n, r in state.objects.items() if n in names or n.startswith(prefixes)},
+        )
 
     def refresh(self, deadline: float | None = None) -> State:
         """Catch up with the registry. Raises what the store raises."""

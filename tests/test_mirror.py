@@ -11,8 +11,8 @@ import pytest
 
 from fan import App, Settings
 from fan.discovery import Discovery
-from fan.errors import DeadlineExceeded
-from fan.mirror import Mirror, State
+from fan.errors import DeadlineExceeded, InvalidArgument
+from fan.mirror import MOST_PASSING, Mirror, State
 from fan.model import Instance, Interface
 from tests.shaky import BOUND, Shaky
 
@@ -155,3 +155,48 @@ def test_a_program_that_is_told_of_a_config_holds_up_nobody(store: Shaky) -> Non
         assert app.consumer is not None
         assert app.consumer.record.applied.gen == gen
         go.set()
+
+
+def test_a_new_name_reads_itself_and_nothing_that_was_read_before(
+    store: Shaky, mirror: Mirror
+) -> None:
+    store.set(**{f"k{n}": b"0" for n in range(20)})
+    for n in range(20):
+        assert mirror.use(f"config/a/k{n}").body(f"config/a/k{n}") == b"0"
+    assert store.readings[1:] == [(f"config/a/k{n}",) for n in range(1, 20)]
+
+
+def test_a_new_name_is_read_as_of_the_generation_that_it_comes_into(
+    store: Shaky, mirror: Mirror
+) -> None:
+    store.set(old=b"1", new=b"1")
+    mirror.use("config/a/old")
+    assert mirror._watch is not None
+    mirror._watch.close()  # no hint comes
+    gen = store.set(old=b"2", new=b"2")
+    state = mirror.use("config/a/new")
+    assert (state.gen, state.body("config/a/old"), state.body("config/a/new")) == (gen, b"2", b"2")
+
+    def refuse(state: State) -> None:
+        if state.body("config/a/old") == b"3":
+            raise InvalidArgument("no")
+
+    mirror.validate(refuse)
+    store.set(old=b"3", late=b"3")
+    state = mirror.use("config/a/late")
+    assert (state.gen, state.body("config/a/old"), state.body("config/a/late")) == (gen, b"2", None)
+
+
+def test_what_was_looked_at_in_passing_is_let_go_and_what_is_built_on_stays(
+    store: Shaky, mirror: Mirror
+) -> None:
+    store.set(kept=b"1", x0=b"0")
+    mirror.use("config/a/kept", is_passing=True)
+    mirror.use("config/a/kept")
+    for n in range(2 * MOST_PASSING + 1):
+        mirror.use(f"config/a/x{n}", is_passing=True)
+    names = mirror.state.names
+    assert len(names) == MOST_PASSING + 1
+    assert mirror.state.body("config/a/kept") == b"1"
+    assert "config/a/x0" not in mirror.state.objects
+    assert mirror.use("config/a/x0", is_passing=True).body("config/a/x0") == b"0"

@@ -113,8 +113,9 @@ def test_who_uses_a_service_is_registered_with_the_generation_in_force(world: Wo
     world.serve(Shop())
     caller = world.app()
     assert caller.using(transport="ipc").call("shop.who") == "1.0.0"
-    found = world.consumer(caller)
     head = world.store.head(deadline=world.deadline())
+    world.until(lambda: world.consumer(caller).applied.gen == head.gen)
+    found = world.consumer(caller)
     assert found.uses == ("shop",)
     assert (found.applied.epoch, found.applied.gen, found.applied.op) == (
         head.epoch, head.gen, head.op,

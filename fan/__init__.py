@@ -86,6 +86,7 @@ _HOME = {
     "Versions": "version",
     "Write": "writing",
     "Written": "writing",
+    "check_config": "policies",
     "current": "context",
     "decode_result": "codec",
     "load_profiles": "profiles",
@@ -206,6 +207,7 @@ if TYPE_CHECKING:
     from fan.model import ServiceInfo as ServiceInfo
     from fan.operations import Leftover as Leftover
     from fan.operations import Operations as Operations
+    from fan.policies import check_config as check_config
     from fan.profiles import Profile as Profile
     from fan.profiles import Profiles as Profiles
     from fan.profiles import load_profiles as load_profiles

@@ -16,7 +16,7 @@ from fan.binding import Binding
 from fan.calls import Calls
 from fan.client import Client
 from fan.dispatch import Dispatcher
-from fan.errors import ErrorTypes
+from fan.error_types import ErrorTypes
 from fan.hosting import Hosted, instance_of
 from fan.middleware.base import Middleware
 from fan.model import Address

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from fan.errors import ErrorTypes, InvalidArgument
+from fan.error_types import ErrorTypes
+from fan.errors import InvalidArgument
 from fan.model import Interface, MethodInfo
 from fan.service import Method, Service, method_table, service_name
 

@@ -20,11 +20,13 @@ from fan.errors import (
     InvalidArgument,
     Unimplemented,
 )
-from fan.message import MAX_HOPS, Request, Response
-from fan.middleware.base import MAX_TIMEOUT, Options
+from fan.message import MAX_HOPS, MAX_TIMEOUT, Request, Response
+from fan.middleware.base import Options
 from fan.runner import Expired
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from fan.app import App
     from fan.endpoint import Endpoint
     from fan.hosting import Hosted
@@ -116,7 +118,7 @@ class LocalCall:
         )
 
     async def acall(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Await the call: an `async def` method in the caller's own task, a plain one in the
+        """Await the call: an `async def` method on the App's loop thread, a plain one in the
         pool. When no thread is free before its deadline it does not run."""
         if self._method.kind != "async":
             from fan.pool import awaited
@@ -128,17 +130,49 @@ class LocalCall:
         if self._copies:
             args, kwargs = self._copied(args, kwargs)
         context = self._make(time.monotonic())
-        token = _current.set(context)
         try:
-            value = await self._method.fn(*args, **kwargs)
+            if self._app.runner.is_current:
+                value = await self._awaited_here(context, args, kwargs)
+            else:
+                import asyncio
+
+                value = await asyncio.wrap_future(self._started(context, args, kwargs))
+        except Expired as exc:
+            raise self._expired() from exc
         except Exception as exc:
             error = self._leaving(exc)
             if error is exc:
                 raise
             raise error from exc
+        return self._returned(value, context)
+
+    async def _awaited_here(
+        self, context: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The handler, in the task of another that runs on the same loop. Raises Expired."""
+        import asyncio
+
+        token = _current.set(context)
+        try:
+            async with asyncio.timeout(context.remaining) as timer:
+                return await self._method.fn(*args, **kwargs)
+        except TimeoutError as exc:
+            if timer.expired():
+                raise Expired from exc
+            raise  # the handler's own
         finally:
             _current.reset(token)
-        return self._returned(value, context)
+
+    def _started(
+        self, context: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[Any]:
+        """The handler, on the loop thread, which has all that `async def` handlers made."""
+        from contextvars import copy_context
+
+        variables = copy_context()
+        variables.run(_current.set, context)
+        coroutine = self._method.fn(*args, **kwargs)
+        return self._app.runner.start(coroutine, variables, context.remaining)
 
     def later(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], start: float
@@ -215,8 +249,6 @@ class LocalCall:
 
     def _call_async_method(self, *args: Any, **kwargs: Any) -> Any:
         """An `async def` method for a caller who waits: on the loop thread."""
-        from contextvars import copy_context
-
         if self._copies:
             args, kwargs = self._copied(args, kwargs)
         if self._app.runner.is_current:
@@ -227,17 +259,10 @@ class LocalCall:
                 )
             )
         context = self._make(time.monotonic())
-        variables = copy_context()
-        variables.run(_current.set, context)
         try:
-            coroutine = self._method.fn(*args, **kwargs)
-            value = self._app.runner.start(coroutine, variables, context.remaining).result()
+            value = self._started(context, args, kwargs).result()
         except Expired as exc:
-            raise self._aimed(
-                DeadlineExceeded(
-                    f"{self.target} did not end before its deadline", reason="server_timer"
-                )
-            ) from exc
+            raise self._expired() from exc
         except Exception as exc:
             error = self._leaving(exc)
             if error is exc:
@@ -288,6 +313,13 @@ class LocalCall:
         return self._aimed(
             DeadlineExceeded(
                 f"{self.target}: no time is left to call it", reason="client_timer", executed=NO
+            )
+        )
+
+    def _expired(self) -> FanError:
+        return self._aimed(
+            DeadlineExceeded(
+                f"{self.target} did not end before its deadline", reason="server_timer"
             )
         )
 

@@ -17,6 +17,9 @@ BYTES = "application/octet-stream"
 
 #: Milliseconds that a call may take where nobody says otherwise.
 DEFAULT_TIMEOUT_MS = 5000
+#: Seconds that a call may take at most, 23 days: more milliseconds than poll(2) can wait for. Who
+#: asks for more gets this.
+MAX_TIMEOUT = 2_000_000.0
 #: Calls deeper than this are refused: they are a loop.
 MAX_HOPS = 32
 #: Bytes of arguments or result that a transport accepts, unless its settings say otherwise.

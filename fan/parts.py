@@ -14,6 +14,7 @@ from fan.drivers import Mailbox
 from fan.mirror import Mirror
 from fan.model import Address
 from fan.picker import Picker
+from fan.policies import Policies, check_config, check_state
 from fan.routes import RouteBook, Routes
 from fan.runner import LoopThread
 from fan.settings import Settings
@@ -42,6 +43,7 @@ class Parts:
     name: str
     is_live: bool
     metrics: Metrics | None
+    policies: Policies | None
     is_started: bool
     binding: Binding
     dispatcher: Dispatcher
@@ -68,6 +70,8 @@ class Parts:
         self.mirror = Mirror(
             lambda: self.store, self.settings.timeout, on_loss=self.settings.on_loss
         )
+        if self.policies is not None:
+            self.mirror.validate(lambda after: check_state(self.mirror.state, after))
         #: What tells the registry which generation that is; a one-shot App tells nothing.
         self.consumer = self._registration() if self.is_live else None
         self.discovery = Discovery(
@@ -158,6 +162,7 @@ class Parts:
                     timeout=self.settings.timeout,
                     variables=config_variables,
                     mirror=self.mirror,
+                    check=check_config,
                 )
             return self._config
 

@@ -122,6 +122,11 @@ class Picker:
         info = self._discovery.again(table.info.name, deadline)
         return None if info is table.info else self._table(info)
 
+    def routed_at(self, table: Table, deadline: float) -> int:
+        """The generation of the newest route of the services that it replaces; 0 for none."""
+        found = (self._discovery.again(name, deadline).routed_at for name in table.replaces)
+        return max(found, default=0)
+
     def pick(
         self, table: Table, method: str, options: Options, sticky: str, tried: AbstractSet[str]
     ) -> Choice:

@@ -13,9 +13,9 @@ import msgspec
 
 from fan.codec import check_baggage, decode_arguments
 from fan.context import current, new_id
-from fan.errors import FanError, InvalidArgument
+from fan.errors import NO, FailedPrecondition, FanError, InvalidArgument
 from fan.hosting import Hosted
-from fan.message import JSON, Request, Response
+from fan.message import JSON, MAX_TIMEOUT, Request, Response
 from fan.middleware.base import Call, CallNext, Middleware, Options, Send, Steps
 from fan.model import QUEUES, Address, Choice, ServiceInfo, transport_of
 from fan.picker import Table, check_pushed, needs_key, peer
@@ -146,7 +146,7 @@ class Sender:
         if call.policy:
             seconds = dict(call.policy).get("timeout", seconds)
         if seconds and options.timeout is None:
-            own = time.monotonic() + seconds
+            own = time.monotonic() + min(seconds, MAX_TIMEOUT)
             call.deadline = own if call.parent is None else min(own, call.deadline)
 
     def options_for(self, service: str, method: str) -> Options:
@@ -176,10 +176,12 @@ class Sender:
     def _look(self, call: Call) -> Table:
         """What is known of the service as of the generation that the call tree is pinned to; the
         entry of a tree pins it. A service that is replaced is called in the other's place."""
-        table: Table = self._app.picker.look(call.service, call.deadline, call.gen)
+        name = call.asked[0] if call.asked else call.service
+        table: Table = self._app.picker.look(name, call.deadline, call.gen)
         call.table = table
         call.gen = call.gen or self._app.discovery.gen or table.info.gen
         if table.replaces:
+            call.asked = call.asked or (call.service, call.options.want)
             call.service = table.info.name
             if table.want and not call.options.want:
                 call.options = msgspec.structs.replace(call.options, want=table.want)
@@ -264,11 +266,17 @@ class Sender:
             return find(table, call.method, options, sticky, call.tried)
         except FanError:
             fresh = picker.look_again(table, call.deadline)  # the watch may be behind
-            if fresh is None:
+            if fresh is None and not table.replaces:
                 raise
-            if fresh.info.routed_at > call.gen:
-                fresh = self._look(call)  # another route is none of this call tree's
-            return find(fresh, call.method, options, sticky, call.tried)
+            gen = max((fresh or table).info.routed_at, picker.routed_at(table, call.deadline))
+            if gen <= call.gen:
+                return find(fresh or table, call.method, options, sticky, call.tried)
+            try:  # another route is none of this call tree's
+                return find(self._look(call), call.method, options, sticky, call.tried)
+            except FanError as exc:
+                if call.is_entry:
+                    raise _moved(exc, gen) from exc
+                raise
 
     def _queue_of(self, call: Call) -> Transport | None:
         """The queue that a push goes to, whoever is up: the one that is asked for; for a method
@@ -427,6 +435,16 @@ def _sticky(call: Call, table: Table) -> str:
     else:
         return ""
     return found or ""
+
+
+def _moved(exc: FanError, gen: int) -> FanError:
+    """What is told of a route that nobody serves any more, and that has gone elsewhere since."""
+    return FailedPrecondition(
+        f"{exc.message}; generation {gen} has another route",
+        reason="stale_route",
+        executed=NO,
+        details={"gen": gen},
+    )
 
 
 def client_chain(layers: list[Middleware], pick: Callable[..., Steps], send: CallNext) -> CallNext:

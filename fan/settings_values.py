@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from fan.errors import InvalidArgument
+from fan.message import MAX_TIMEOUT
 from fan.references import anchored, is_reference, without_references
 
 #: Seconds per unit of a duration.
@@ -74,6 +75,8 @@ def _checked(name: str, value: Any, folder: str) -> Any:
         raise ValueError(f"{value!r} is not a name of letters, digits, '.', '_' and '-'")
     if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
         raise ValueError(f"{value} is below 0")
+    if isinstance(value, float) and name not in _SHARES and not value <= MAX_TIMEOUT:
+        raise ValueError(f"{value:g} seconds are above {MAX_TIMEOUT:.0f}, which is 23 days")
     if name in _POSITIVE and not value:
         raise ValueError("must be above 0")
     return value

@@ -105,14 +105,27 @@ def wants_json(args: list[str]) -> bool:
     return False
 
 
-class Command(click.Command):
-    """A command whose help ends in `Examples`: one command line each, as they would be typed."""
+class Documented(click.Command):
+    """What has a help that ends in `Examples`: one command line each, as they would be typed."""
 
     def __init__(self, *args: Any, examples: tuple[str, ...] = (), **attrs: Any) -> None:
         attrs["context_settings"] = CONTEXT | (attrs.get("context_settings") or {})
         super().__init__(*args, **attrs)
         self.examples = examples
         self._help: click.Option | None = None
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        write_examples(self.examples, formatter)
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        if self._help is None:
+            self._help = help_option(self.get_help_option_names(ctx))
+        return self._help
+
+
+class Command(Documented):
+    """A command."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing and args and self._awaits_value(args[-1]):
@@ -134,32 +147,16 @@ class Command(click.Command):
             for param in self.params
         )
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        super().format_epilog(ctx, formatter)
-        write_examples(self.examples, formatter)
 
-    def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        if self._help is None:
-            self._help = help_option(self.get_help_option_names(ctx))
-        return self._help
-
-
-class Group(click.Group):
+class Group(Documented, click.Group):
     """A group that finds its commands in a table and imports one when it is run."""
 
     def __init__(
-        self,
-        *args: Any,
-        table: Mapping[str, Row] | None = None,
-        examples: tuple[str, ...] = (),
-        **attrs: Any,
+        self, *args: Any, table: Mapping[str, Row] | None = None, **attrs: Any
     ) -> None:
-        attrs["context_settings"] = CONTEXT | (attrs.get("context_settings") or {})
         attrs.setdefault("no_args_is_help", False)
         super().__init__(*args, **attrs)
         self.table = table or {}
-        self.examples = examples
-        self._help: click.Option | None = None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self.table, *self.commands]
@@ -192,15 +189,6 @@ class Group(click.Group):
             rows.append((name, command.get_short_help_str(limit=60)))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        super().format_epilog(ctx, formatter)
-        write_examples(self.examples, formatter)
-
-    def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        if self._help is None:
-            self._help = help_option(self.get_help_option_names(ctx))
-        return self._help
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         # click's own would import every command for its one-line help.

@@ -317,6 +317,21 @@ def _place(path: str) -> str:
     return "stdin" if path == "-" else repr(path)
 
 
+def parse_json(text: bytes | str, option: str) -> Any:
+    """JSON that was typed. Raises Usage."""
+    import msgspec
+
+    raw = text.encode() if isinstance(text, str) else text
+    if not raw.strip():
+        raise Usage(f"{option}: empty, not JSON")
+    try:
+        return msgspec.json.decode(raw)
+    except RecursionError:
+        raise Usage(f"{option}: nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise json_error(raw, option, exc) from None
+
+
 def json_error(text: bytes | str, option: str, exc: Exception) -> Usage:
     """Malformed JSON as a usage error with line and column. `exc` is msgspec's, which tells a
     byte."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fancli.params import Usage, json_error, read_bytes
+from fancli.params import Usage, parse_json, read_bytes
 
 if TYPE_CHECKING:
     from fancli.env import Environment
@@ -101,7 +101,7 @@ def read_payload(
 
 def _document(text: str | bytes, option: str) -> Payload:
     raw = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
-    return _arguments(_parse_json(raw, option), raw.strip(), option)
+    return _arguments(parse_json(raw, option), raw.strip(), option)
 
 
 def _arguments(value: Any, raw: bytes, option: str) -> Payload:
@@ -113,17 +113,6 @@ def _arguments(value: Any, raw: bytes, option: str) -> Payload:
         f"{option}: arguments are an object (by name) or an array (by position), not a bare value",
         f"one of {_FORMS}",
     )
-
-
-def _parse_json(raw: bytes, option: str) -> Any:
-    if not raw.strip():
-        raise Usage(f"{option}: empty, not JSON")
-    try:
-        return msgspec.json.decode(raw)
-    except RecursionError:
-        raise Usage(f"{option}: nested too deeply") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise json_error(raw, option, exc) from None
 
 
 # --- items ---
@@ -154,7 +143,7 @@ def _item_value(item: str, separator: str, text: str, env: Environment) -> Any:
     if separator == "=@":
         return Text(read_bytes(text, item, env))
     raw = read_bytes(text, item, env) if separator == ":=@" else text.encode()
-    return _parse_json(raw, item if separator == ":=@" else f"{item!r}, behind :=")
+    return parse_json(raw, item if separator == ":=@" else f"{item!r}, behind :=")
 
 
 def _put(kwargs: dict[str, Any], item: str, key: str, value: Any) -> None:

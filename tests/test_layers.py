@@ -48,6 +48,7 @@ TABLE: dict[str, Row] = {
     "fan": row(FACADE),
     # values
     "fan.errors": row(VALUE),
+    "fan.error_types": row(VALUE),
     "fan.message": row(VALUE),
     "fan.model": row(VALUE),
     "fan.context": row(VALUE),

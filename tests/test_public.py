@@ -88,6 +88,7 @@ PUBLIC = {
     "Write",
     "Written",
     "__version__",
+    "check_config",
     "current",
     "decode_result",
     "load_profiles",

@@ -6,10 +6,12 @@ Whoever adds one pays for it on every TAB and every call in a loop, so it is a d
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -72,11 +74,11 @@ LOOK_UP = names(
 CALL = names(
     """
     fan.app fan.balancer fan.binding fan.calls fan.client fan.codec fan.context fan.dispatch
-    fan.drivers fan.endpoint fan.exchange fan.failures fan.hosting fan.local fan.middleware
-    fan.middleware.base fan.middleware.deadline fan.middleware.hops fan.middleware.retry
-    fan.names fan.parts fan.picker fan.policies fan.routes fan.routing fan.runner fan.sending
-    fan.service fan.signature fan.stale fan.transports fan.transports.base fancli.answers
-    fancli.calling fancli.coerce fancli.show
+    fan.drivers fan.endpoint fan.error_types fan.exchange fan.failures fan.hosting fan.local
+    fan.middleware fan.middleware.base fan.middleware.deadline fan.middleware.hops
+    fan.middleware.retry fan.names fan.parts fan.picker fan.policies fan.routes fan.routing
+    fan.runner fan.sending fan.service fan.signature fan.stale fan.transports
+    fan.transports.base fancli.answers fancli.calling fancli.coerce fancli.show
     """
 )
 #: Of the standard library, by every command.
@@ -171,3 +173,35 @@ def test_a_command_imports_what_is_listed_and_no_more(name: str) -> None:
     assert ours == way.ours
     others = {module for module in found - ours - free if "cython" not in module}
     assert others - way.others == set()
+
+
+HEAP = """
+import gc
+from fan import Service, rpc
+
+class Heap(Service):
+    name = "heap"
+    version = "1.0.0"
+
+    @rpc
+    def thresholds(self) -> list[int]:
+        first = gc.get_threshold()[0]
+        kept = [[] for _ in range(2 * first)]
+        return [first, gc.get_threshold()[0]]
+"""
+
+
+def test_only_the_start_puts_off_the_search_for_garbage(private: Path) -> None:
+    (private / "heap.py").write_text(HEAP)
+    call = ("call", "heap.thresholds", "-p", f"local:{private}/heap.py")
+    first, then = json.loads(ran("from fancli.main import run; run()", *call))
+    usual = int(ran("import gc; print(gc.get_threshold()[0])"))
+    assert first > then == usual
+
+
+def ran(code: str, *args: str) -> str:
+    """What a fresh interpreter prints that runs `code`."""
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code, *args], stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, text=True, timeout=50, check=True,
+    ).stdout  # fmt: skip

@@ -103,10 +103,11 @@ class Retry(Middleware):
                 if error.reason == "stale_route" and error.code == "failed_precondition":
                     # Only who pinned the generation may pin a newer one, and only when no part of
                     # the call tree can have run under the old one.
-                    is_entry = call.parent is None or not call.parent.gen
-                    if is_repinned or not is_entry or not (executed == NO or call.is_idempotent):
+                    is_safe = executed == NO or call.is_idempotent
+                    if is_repinned or not call.is_entry or not is_safe:
                         break
-                    is_repinned, call.gen = True, 0
+                    is_repinned = True
+                    call.unpin()
                 elif not (is_first and error.reason in FREE_REASONS and error.is_retryable):
                     if paid >= limit or not self._is_safe(call, error):
                         break

@@ -22,6 +22,9 @@ from fan.stores.zookeeper_layout import Layout
 #: Seconds that arming may take before the connection counts as lost.
 _PATIENCE = 2.0
 
+#: kazoo's type of the event that ends all watches of a connection.
+_OVER = "NONE"
+
 #: Seconds between two tries while the servers are away or refuse us.
 _RETRY = 0.5
 
@@ -136,10 +139,21 @@ class ZookeeperWatch:
     def _issue(self, arm: _Arm) -> Issue:
         what, path = arm
 
-        def fire(event: Any) -> None:
-            self._fired.append(arm)
-            self._news.set()
+        def names(client: Any) -> Any:
+            def fire(event: Any) -> None:
+                self._fired.append(arm)
+                self._news.set()
 
-        if what == "node":
-            return lambda client: client.exists_async(path, watch=fire)
-        return lambda client: client.get_children_async(path, watch=fire)
+            return client.get_children_async(path, watch=fire)
+
+        def node(client: Any) -> Any:
+            def fire(event: Any) -> None:
+                if event.type == _OVER or self.is_closed:
+                    self._fired.append(arm)
+                else:
+                    node(client)  # here already: before our thread is awake, and asks anything
+                self._news.set()
+
+            return client.exists_async(path, watch=fire)
+
+        return node if what == "node" else names

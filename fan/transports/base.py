@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import msgspec
 
 from fan.errors import Unimplemented
-from fan.message import Request, Response
+from fan.message import MAX_TIMEOUT, Request, Response
 from fan.model import Address, Letter, Queue, QueueName
 
 if TYPE_CHECKING:
@@ -249,4 +249,4 @@ class Transport(ABC):
 
 def deadline_of(request: Request) -> float:
     """The point of `time.monotonic()` at which `request`, sent now, is over."""
-    return time.monotonic() + request.timeout_ms / 1000
+    return time.monotonic() + min(request.timeout_ms / 1000, MAX_TIMEOUT)

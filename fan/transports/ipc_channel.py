@@ -39,6 +39,8 @@ BUFFER = 256 * 1024
 RETRY = 0.005
 #: The deadline of what has none.
 NEVER = float("inf")
+#: Seconds of one wait, at most: the kernel takes no more than 24 days.
+LONGEST_WAIT = 3600.0
 # Bytes of one send.
 _BATCH = 256 * 1024
 _SEND = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL

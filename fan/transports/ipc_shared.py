@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from fan.errors import FanError, Internal, Unavailable
 from fan.message import Request, Response
-from fan.transports.ipc_channel import BUFFER, NEVER, RETRY, Channel, closed
+from fan.transports.ipc_channel import BUFFER, LONGEST_WAIT, NEVER, RETRY, Channel, closed
 from fan.transports.ipc_failures import late
 from fan.transports.ipc_waiting import Reply
 from fan.transports.ipc_workers import report
@@ -24,6 +24,9 @@ from fan.transports.ipc_workers import report
 # Up to so many in flight a caller sends itself, which is quickest; with more the thread sends for
 # all: one system call and one wake-up of the server for a batch, which carries twice the calls.
 _FEW = 3
+
+# Seconds of rest after an error that nobody caught: it may come again at once.
+_AFTER_ERROR = 0.05
 
 
 class Shared:
@@ -166,6 +169,7 @@ class Shared:
                 self._turn(buffer)
             except BaseException:  # of somebody's callback; the others still want their answers
                 report()
+                time.sleep(_AFTER_ERROR)
         for channel in {*self._channels.values(), *self._by_fd.values()}:
             channel.lose("closed", closed)
         self._release()
@@ -174,7 +178,7 @@ class Shared:
         wait = self._wakes_at - time.monotonic()
         if self._to_connect:
             wait = min(wait, RETRY)
-        for fd, events in self._epoll.poll(None if wait == NEVER else max(0.0, wait)):
+        for fd, events in self._epoll.poll(min(max(0.0, wait), LONGEST_WAIT)):
             channel = self._by_fd.get(fd)
             if channel is not None:
                 channel.attend(events, buffer)

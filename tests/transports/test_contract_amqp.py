@@ -9,14 +9,14 @@ import pika
 import pytest
 
 from fan.app import App
-from fan.errors import DeadlineExceeded, Unavailable, Unimplemented
+from fan.errors import DeadlineExceeded, RemoteError, Unavailable, Unimplemented
 from fan.model import QueueName
 from fan.testing.contracts import QueueContract, TransportContract
 from fan.testing.contracts.bare import answering
 from fan.testing.contracts.callers import Caller
 from fan.testing.contracts.faults import Process
 from fan.testing.contracts.harness import World
-from fan.testing.contracts.probe import Probe
+from fan.testing.contracts.probe import Probe, probe
 from fan.testing.contracts.queue_harness import soon, until
 
 pytestmark = pytest.mark.rabbitmq
@@ -86,6 +86,20 @@ class TestAmqp(TransportContract):
         letters = until(lambda: queues.letters(QueueName("probe"), dead=True, deadline=soon()))
         assert letters[0].error.startswith("invalid_argument/bad_signature")
         assert served.runs["add"] == 0
+
+    def test_an_open_breaker_of_one_version_leaves_the_other(
+        self, world: World, face: Callable[[Any], Caller]
+    ) -> None:
+        for version in ("1.0.0", "2.0.0"):
+            world.serve(probe(version=version))
+        caller = face(world.client(breaker_failures=3, breaker_reset=1000.0, retries=0))
+        for _ in range(3):
+            caller.failure("probe.fail@1.0.0")
+        opened = caller.failure("probe.fail@1.0.0")
+        assert isinstance(opened, Unavailable)
+        assert (opened.reason, opened.executed) == ("circuit_open", "no")
+        assert isinstance(caller.failure("probe.fail@2.0.0"), RemoteError)
+        assert caller.call("probe.add@1.0.0", 1) == 2
 
     def test_a_request_for_a_service_that_is_not_here_is_answered(
         self, world: World, served: Probe, caller: Caller

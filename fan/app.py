@@ -6,10 +6,12 @@ used, and anew in a forked child.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from fan.binding import Binding
@@ -94,7 +96,7 @@ class App(Parts, Calls):
         self.binding = Binding(self)
         self._given_store = store
         self._given_transports = dict(transports or {})
-        self._is_closed = False
+        self._is_closing = self._is_closed = False
         self.is_started = False
         self._reset()
         # Last of what may refuse what was given: layers have to be closed.
@@ -136,7 +138,7 @@ class App(Parts, Calls):
         hosted.settle(self)
         for method in hosted.table.values():
             for cls in method.raises:
-                self.errors.register(cls)
+                self.errors.register(cls, may_share=True)
         self.dispatcher.hosting.add(hosted)
         self.binding.rebind()
         return hosted
@@ -217,31 +219,39 @@ class App(Parts, Calls):
     def close(self) -> None:
         """Stop if it was started, and release every connection, thread and file. Twice does no
         harm."""
-        if self._is_closed:
-            return
+        with self._lock:
+            if self._is_closing:
+                return
+            self._is_closing = True
+        with contextlib.ExitStack() as steps:  # from the last to the first; each whatever others do
+            if self._store is not None and self._store is not self._given_store:
+                steps.callback(self._store.close)
+            steps.callback(self._close_parts)
+            steps.callback(self.stop)
+
+    def _close_parts(self) -> None:
         self._is_closed = True
-        self.stop()
-        for subscriber in list(self._subscribers):
-            subscriber.close()
-        self.discovery.close()
-        if self._config is not None:
-            self._config.close()
-        self.mirror.close()
-        if self.consumer is not None:
-            self.consumer.close()
-        for transport in self._transports.values():
-            transport.close()
-        self.runner.close()
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-        for layer in self.middleware:
-            layer.close()
-        if self.policies is not None:
-            self.policies.close()
-        if self._given_tracer is not None:
-            self._given_tracer.close()
-        if self._store is not None and self._store is not self._given_store:
-            self._store.close()
+        self.binding.close()
+        with contextlib.ExitStack() as steps:
+            if self._given_tracer is not None:
+                steps.callback(self._given_tracer.close)
+            if self.policies is not None:
+                steps.callback(self.policies.close)
+            for layer in reversed(self.middleware):
+                steps.callback(layer.close)
+            if self._pool is not None:
+                steps.callback(partial(self._pool.shutdown, wait=False, cancel_futures=True))
+            steps.callback(self.runner.close)
+            for transport in reversed(self._transports.values()):
+                steps.callback(transport.close)
+            if self.consumer is not None:
+                steps.callback(self.consumer.close)
+            steps.callback(self.mirror.close)
+            if self._config is not None:
+                steps.callback(self._config.close)
+            steps.callback(self.discovery.close)
+            for subscriber in self._subscribers:
+                steps.callback(subscriber.close)
 
 
 def _metrics() -> Metrics:

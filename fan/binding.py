@@ -27,6 +27,7 @@ class Binding:
         #: meanwhile: that could wait for the mirror, which waits for this when it tells of a
         #: change.
         self._lock = threading.RLock()
+        self._is_closed = False
 
     def __repr__(self) -> str:
         return f"<Binding of {len(self._endpoints)} endpoints>"
@@ -35,12 +36,19 @@ class Binding:
         """Begin anew in a forked child, with a lock that nobody holds."""
         self._lock = threading.RLock()
 
+    def close(self) -> None:
+        """Nothing is called directly from now on."""
+        with self._lock:
+            self._is_closed = True
+            for endpoint in self._endpoints:
+                endpoint.local = None
+
     def hosted_for(self, service: str, want: str, *, is_at_hand: bool = False) -> Hosted | None:
         """The hosted service that a call of `service@want` goes to directly; None where it goes
         through the registry: it is not hosted, or the route names another version, or several.
         With `is_at_hand` this goes by what is known, and waits for nobody."""
         candidates = self._app.dispatcher.hosting.of(service)
-        if not candidates:
+        if not candidates or self._is_closed:
             return None
         version: str | None
         if want:

@@ -18,7 +18,7 @@ from fan.config_values import (
     merge,
     warm_up,
 )
-from fan.errors import AlreadyExists
+from fan.errors import Aborted, AlreadyExists
 from fan.stores.base import Change, Cut, Plan
 
 
@@ -56,6 +56,12 @@ def set_plan(
     if is_new and found is not None:
         raise AlreadyExists(
             f"config {key} exists already, at revision {found.rev}", reason="config_exists"
+        )
+    if if_rev and not (found or CONFIG + key in cut.deleted):
+        raise Aborted(
+            f"there is no config {key}: revision {if_rev} of it was expected",
+            reason="conflict",
+            details={"object": CONFIG + key, "gen": 0, "rev": 0, "expected": if_rev},
         )
     from_rev = 0 if is_new else if_rev
     change = Change(object=CONFIG + key, body=encode(key, value), from_rev=from_rev)

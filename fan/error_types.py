@@ -38,14 +38,20 @@ class ErrorTypes:
         self._by_class: dict[type[BaseException], tuple[str, str]] = {}
 
     def register(
-        self, cls: type[BaseException], type: str = "", code: str = "failed_precondition"
+        self,
+        cls: type[BaseException],
+        type: str = "",
+        code: str = "failed_precondition",
+        *,
+        may_share: bool = False,
     ) -> None:
         """Let `cls` come back as itself. Its name is `type`, else its `type` attribute, else its
-        class name. Raises ValueError when another class holds the name."""
+        class name. Raises ValueError when another class holds the name; where it `may_share` that,
+        as two versions of a service do, it travels under it, and the first comes back."""
         own = getattr(cls, "type", None)
         name = type or (own if isinstance(own, str) else "") or cls.__name__
         held = self._by_name.setdefault(name, cls)
-        if held is not cls:
+        if held is not cls and not may_share:
             raise ValueError(f"the error name {name!r} is taken by {held!r}")
         self._by_class[cls] = (name, cls.code if issubclass(cls, FanError) else code)
 

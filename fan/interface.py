@@ -46,7 +46,7 @@ def describe(method: Method, service: str = "") -> MethodInfo:
     schemas, definitions = _schemas(method.signature.annotations())
     types = ErrorTypes()
     for cls in method.raises:
-        types.register(cls)
+        types.register(cls, may_share=True)
     return MethodInfo(
         name=method.name,
         doc=inspect.getdoc(method.fn) or "",

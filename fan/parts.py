@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fan import plugins
 from fan.discovery import Discovery
 from fan.drivers import Mailbox
+from fan.errors import NO, Unavailable
 from fan.mirror import Mirror
 from fan.model import Address
 from fan.picker import Picker
@@ -45,6 +46,7 @@ class Parts:
     metrics: Metrics | None
     policies: Policies | None
     is_started: bool
+    _is_closed: bool
     binding: Binding
     dispatcher: Dispatcher
     _lock: threading.RLock
@@ -138,11 +140,17 @@ class Parts:
             transport = self.transport("database")
         return transport.ledger()
 
+    def _check_open(self) -> None:
+        """Raise Unavailable: who makes something for a closed App has nobody who closes it."""
+        if self._is_closed:
+            raise Unavailable("this App is closed", reason="connect_failed", executed=NO)
+
     @property
     def store(self) -> Store:
         """The registry's store, opened at the first use."""
         with self._lock:
             if self._store is None:
+                self._check_open()
                 settings = self.settings
                 self._store = plugins.open_store(
                     settings.registry_url, settings.namespace, settings, on_stale=self._on_stale
@@ -154,6 +162,7 @@ class Parts:
         """The configs of services: `app.config["orders/theme"]`, `app.config.bind(...)`."""
         with self._lock:
             if self._config is None:
+                self._check_open()
                 from fan.config import Configs
 
                 self._config = Configs(
@@ -178,6 +187,7 @@ class Parts:
         """Threads for what must not block a caller: pushes, plain methods awaited from a task."""
         with self._lock:
             if self._pool is None:
+                self._check_open()
                 from fan.pool import Pool
 
                 self._pool = Pool(self.settings.workers, "fan-worker")
@@ -202,6 +212,7 @@ class Parts:
             return found
         with self._lock:
             if name not in self._transports:
+                self._check_open()
                 created = plugins.transport_class(name)(self.settings.resolving())  # type: ignore[call-arg]
                 if name == "local":
                     created.serve("", self.dispatcher)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Container, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,11 @@ class Table(msgspec.Struct, frozen=True):
         return self.info.interfaces[version].method(name) if version else None
 
 
+#: Seconds in which an address that could not be reached is left alone, where an instance has
+#: another.
+AVOIDED_FOR = 10.0
+
+
 class Picker:
     """Discovery, routing and balancing, put together for one App."""
 
@@ -73,6 +79,8 @@ class Picker:
         self.host = platform.node()
         self._balancer = RoundRobin()
         self._tables: dict[str, Table] = {}
+        #: URLs that could not be reached, and until when (time.monotonic) they are left alone.
+        self._avoided: dict[str, float] = {}
 
     def look(self, service: str, deadline: float, gen: int = 0) -> Table:
         """What is known of a service now, or with the route that it had in generation `gen`; where
@@ -122,6 +130,20 @@ class Picker:
         info = self._discovery.again(table.info.name, deadline)
         return None if info is table.info else self._table(info)
 
+    def avoid(self, address: Address) -> None:
+        """Leave an address alone for some seconds: it could not be reached. A socket file may be
+        gone, or be out of reach of a container that has our host's name."""
+        self._avoided[address.url] = time.monotonic() + AVOIDED_FOR
+        self._tables.clear()
+
+    def _unreached(self) -> Collection[str]:
+        if self._avoided:
+            now = time.monotonic()
+            for url, until in list(self._avoided.items()):
+                if until <= now:
+                    self._avoided.pop(url, None)
+        return self._avoided
+
     def routed_at(self, table: Table, deadline: float) -> int:
         """The generation of the newest route of the services that it replaces; 0 for none."""
         found = (self._discovery.again(name, deadline).routed_at for name in table.replaces)
@@ -134,7 +156,9 @@ class Picker:
         if table.version and not (tried or options.want or options.instance or options.shard):
             choices = table.choices.get(options.transport)
             if choices is None:
-                choices = table.choices[options.transport] = self._choices(table, options)
+                choices = self._choices(table, options)
+                if not self._avoided:  # else they hold for a while, and no longer
+                    table.choices[options.transport] = choices
             if len(choices) == 1:
                 return choices[0]
             if choices:
@@ -171,7 +195,9 @@ class Picker:
             known = [i for i in info.instances if i.version == version]
             found = table.sharding.owners(info.name, values, found, known)
         fresh = tuple(i for i in found if i.id not in tried) or found
-        reachable = _reachable(fresh, options.transport, self._order_of(info), self.host)
+        reachable = _reachable(
+            fresh, options.transport, self._order_of(info), self.host, self._unreached()
+        )
         if options.shard:
             instance = by_shard([i for i, _ in reachable], options.shard)
             how = f"shard key {options.shard}"
@@ -234,10 +260,11 @@ class Picker:
 
     def _choices(self, table: Table, options: Options) -> tuple[Choice, ...]:
         """Every instance of the routed version that can be reached the way that is asked for."""
-        info, found = table.info, []
+        info, found, avoided = table.info, [], self._unreached()
+        order = self._order_of(info)
         for instance in info.live(table.version):
             with contextlib.suppress(FanError):  # it has no such address
-                address = address_of(instance, options.transport, self._order_of(info), self.host)
+                address = address_of(instance, options.transport, order, self.host, avoided)
                 found.append(Choice(info.name, "", address, table.version, info.gen, instance))
         return tuple(found)
 
@@ -296,12 +323,16 @@ def peer(service: str, method: str, options: Options, tried: AbstractSet[str]) -
 
 
 def _reachable(
-    instances: Sequence[Instance], transport: str, order: Sequence[str], host: str
+    instances: Sequence[Instance],
+    transport: str,
+    order: Sequence[str],
+    host: str,
+    avoided: Container[str],
 ) -> list[tuple[Instance, Address]]:
     out, refused = [], None
     for instance in instances:
         try:
-            out.append((instance, address_of(instance, transport, order, host)))
+            out.append((instance, address_of(instance, transport, order, host, avoided)))
         except FanError as exc:
             refused = exc
     if not out:

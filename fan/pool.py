@@ -10,6 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from fan.errors import NO, Unavailable
+
 T = TypeVar("T")
 
 _here = threading.local()
@@ -51,9 +53,13 @@ async def awaited(
     pool: Pool, job: Callable[[], T], deadline: float, late: Callable[[], Exception]
 ) -> T:
     """What `job` returns, run in a thread of the pool. When none is free by `deadline` (of
-    time.monotonic) the job is dropped, and `late()` raised; one that has begun is waited for."""
+    time.monotonic) the job is dropped, and `late()` raised; one that has begun is waited for.
+    Raises Unavailable once the pool is shut down."""
     loop = asyncio.get_running_loop()
-    future = pool.submit(job)
+    try:
+        future = pool.submit(job)
+    except RuntimeError as exc:
+        raise Unavailable("this App is closed", reason="connect_failed", executed=NO) from exc
     is_late = False
 
     def expire() -> None:

@@ -6,7 +6,7 @@ bands in version order, so that raising a canary moves only what it gains and no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from fan.errors import FailedPrecondition, FanError, Unavailable
 from fan.model import WHOLE, Address, Instance, Route, ServiceInfo, transport_of
@@ -79,9 +79,16 @@ def candidates(info: ServiceInfo, version: str, instance: str = "") -> tuple[Ins
     return live
 
 
-def address_of(instance: Instance, transport: str, order: Sequence[str], host: str) -> Address:
+def address_of(
+    instance: Instance,
+    transport: str,
+    order: Sequence[str],
+    host: str,
+    avoided: Container[str] = (),
+) -> Address:
     """Where to reach an instance: over the transport asked for, else ipc on the same host, else the
-    first of `order` that it offers. Raises Unavailable (no_instance)."""
+    first of `order` that it offers; not at an `avoided` URL where there is another. Raises
+    Unavailable (no_instance)."""
     offered = {transport_of(a): a for a in reversed(instance.addresses)}
     if instance.host != host:
         offered.pop("ipc", None)
@@ -89,11 +96,13 @@ def address_of(instance: Instance, transport: str, order: Sequence[str], host: s
         if transport not in offered:
             raise no_instance(f"{instance.id} does not answer over {transport}")
         return offered[transport]
+    if not offered:
+        raise no_instance(f"{instance.id} has no address that can be reached from here")
+    left = {name: a for name, a in offered.items() if a.url not in avoided}
+    offered = left or offered
     for name in order:
         if name in offered:
             return offered[name]
-    if not offered:
-        raise no_instance(f"{instance.id} has no address that can be reached from here")
     return next(iter(offered.values()))
 
 

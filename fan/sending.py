@@ -357,6 +357,8 @@ class Sender:
             response: Response = yield Send(call.transport, call.address, request, call.marks)
         except FanError as exc:
             exc.target = call.target
+            if exc.reason == "connect_failed" and call.instance is not None:
+                self._app.picker.avoid(call.address)
             raise
         if call.marks is not None:
             call.marks["answered"] = time.monotonic()

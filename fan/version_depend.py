@@ -201,6 +201,8 @@ class Dependencies:
 
     def _way_out(self, edge: Edge) -> str:
         suiting = self.suiting(edge)
+        if set(edge.have) & set(suiting):
+            return f"not while {edge.needed} {' and '.join(edge.wrong)} takes calls"
         if not suiting:
             return f"no version of {edge.needed} that is registered would do"
         return f"{edge.needed} {' or '.join(suiting[:_MOST_NAMED])} would do"

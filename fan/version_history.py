@@ -105,7 +105,9 @@ def difference(store: Store, first: int, second: int | None, deadline: float) ->
     def body(object: str, rev: int) -> bytes | None:
         return store.revision(object, rev, deadline=deadline).body if rev else None
 
-    return [
+    steps = [
         Step(d.object, body(d.object, d.before), d.before, body(d.object, d.after), d.after)
         for d in sorted(diffs, key=lambda d: d.object)
     ]
+    # What was set anew to what it was is another revision, and no difference.
+    return [step for step in steps if step.before != step.after]

@@ -99,8 +99,10 @@ def check_live(info: ServiceInfo, version: str, at_least: int = 1) -> None:
         return
     details = {"service": info.name, "version": version, "up": count, "wanted": at_least}
     if not count:
+        states = sorted(i.state for i in info.instances if i.version == version)
+        others = f" ({', '.join(states)})" if states else ""
         raise FailedPrecondition(
-            f"{info.name} {version} has no live instance: start one, or --force",
+            f"{info.name} {version} has no live instance{others}: start one, or --force",
             reason="no_live_instance",
             details=details,
         )

@@ -36,12 +36,15 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def status(store: Store, service: str, deadline: float) -> Status:
-    """How it stands; with `service` only what concerns that one."""
+    """How it stands; with `service` only what concerns that one. Raises NotFound
+    (no_such_service) where nobody registered, routed or configured it."""
     if service:
         cut = store.read([ROUTE + service], prefix=f"{CONFIG}{service}", deadline=deadline)
         own = {CONFIG + service, ROUTE + service}
         under = f"{CONFIG}{service}/"
         found = {o: r for o, r in cut.objects.items() if o in own or o.startswith(under)}
+        if not found:
+            Discovery(lambda: store, live=False).service(service, deadline)
     else:
         cut = store.read(prefix=ROUTE, deadline=deadline)
         configs = store.read(prefix=CONFIG, gen=cut.head.gen or None, deadline=deadline)

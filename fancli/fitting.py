@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-#: What stands before the text of a line like `NAME   what it is`: the last gap of three spaces,
-#: else of two.
+#: What stands before the text of a line like `NAME   what it is`: up to the last gap of three
+#: spaces, else of two.
 _TERM = re.compile(r"(\s*\S.*\s{3,})\S|(\s*\S.*\s{2,})\S")
 
 

@@ -19,10 +19,6 @@ Format = Literal["table", "json", "yaml", "name"]
 #: Colours of words in tables: legible on light and dark backgrounds.
 _STYLES = {"up": "green", "ok": "green", "starting": "yellow", "draining": "yellow", "down": "red"}
 
-#: A table this many times as wide as the terminal is printed as blocks, a line for each column.
-_CROWDED = 1.5
-_TIME = r"\d{4}-\d\d-\d\dT[\d:.]+Z|"
-
 
 class StdoutClosed(Exception):
     """The reader of stdout went away (`| head -1`)."""
@@ -151,13 +147,9 @@ class Output:
 
         if not rows:
             return ""
-        natural = sum(
-            2 + max(len(name), *(len(render.cell(row.get(name))) for row in rows))
-            for name in columns
-        )
-        is_wide = natural > _CROWDED * self.env.width
-        as_blocks = render.blocks(rows, columns, self.env.width) if is_wide else ""
-        return as_blocks or self._table(rows, columns)
+        if render.is_crowded(rows, columns, self.env.width):
+            return render.blocks(rows, columns, self.env.width)
+        return self._table(rows, columns)
 
     # --- stderr ---
 
@@ -207,17 +199,6 @@ class Output:
                 mark = f"\x1b[{'1;31' if is_error else '1;33'}m{mark}\x1b[0m"
             self.talk(f"{mark} {text}")
 
-    def confirm(self, question: str) -> bool:
-        """Whether a person says yes to what cannot be undone; where there is none, nobody is
-        asked."""
-        from fancli.env import is_tty
-
-        stdin = self.env.stdin
-        if stdin is None or not is_tty(stdin) or not self.env.stderr_is_tty:
-            return True
-        _write(self.env.stderr, f"{question} [y/N] ".encode())  # type: ignore[arg-type]
-        return stdin.readline().strip().lower() in ("y", "yes")
-
     def hint(self, text: str) -> None:
         """The line that says what to do; within `fan shell` without the word `fan`."""
         if text and self.env.keeper is not None:
@@ -226,7 +207,8 @@ class Output:
             self.note(f"hint: {text}")
 
     def ask(self, question: str) -> bool:
-        """Whether a person says yes; without a terminal for both, nobody is asked."""
+        """Whether a person says yes to what cannot be undone; without a terminal for both question
+        and answer nobody is asked, and it is yes."""
         from fancli.env import is_tty
 
         if not (is_tty(self.env.stdin) and self.env.stderr_is_tty):
@@ -371,12 +353,12 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        from fancli.render import cell
+        from fancli.render import TIME, cell
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for name in columns:
             # A time stays whole.
-            is_time = all(re.fullmatch(_TIME, cell(row.get(name))) for row in rows)
+            is_time = all(re.fullmatch(TIME, cell(row.get(name))) for row in rows)
             table.add_column(name.upper().replace("_", " "), overflow="fold", no_wrap=is_time)
         for row in rows:
             cells = [cell(row.get(name), ", ") for name in columns]

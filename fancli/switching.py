@@ -169,6 +169,8 @@ def line(common: Common, step: Any) -> str:
     """The same in a line: `route shop: 1.0.0 -> 2.0.0`."""
     kind, _, key = step.object.partition("/")
     sides = [_side(common, kind, key, body) for body in (step.before, step.after)]
+    if step.before == step.after:
+        return f"{kind} {key}: {sides[0]} (revision {step.before_rev} -> {step.after_rev})"
     return f"{kind} {key}: {' -> '.join(sides)}"
 
 

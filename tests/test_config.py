@@ -147,6 +147,12 @@ def test_create_refuses_what_is_there_and_takes_what_was_deleted(config: Configs
     assert config["k"] == 3
 
 
+def test_a_revision_of_a_config_that_never_was_is_a_conflict_in_words(config: Configs) -> None:
+    with pytest.raises(Aborted, match="there is no config k: revision 3 of it was expected") as no:
+        config.set("k", 1, if_rev=3)
+    assert no.value.reason == "conflict"
+
+
 def test_if_gen_refuses_when_anything_changed(config: Configs) -> None:
     config.set("other", 1)
     with pytest.raises(Aborted) as caught:

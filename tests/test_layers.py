@@ -84,6 +84,7 @@ TABLE: dict[str, Row] = {
     "fan.transports.ipc_session": row(IMPLEMENTATION, family="ipc"),
     "fan.transports.ipc_session_shared": row(IMPLEMENTATION, family="ipc"),
     "fan.transports.ipc_shared": row(IMPLEMENTATION, family="ipc"),
+    "fan.transports.ipc_waiting": row(IMPLEMENTATION, family="ipc"),
     "fan.transports.ipc_watch": row(IMPLEMENTATION, family="ipc"),
     "fan.transports.ipc_workers": row(IMPLEMENTATION, family="ipc"),
     "fan.transports.http": row(IMPLEMENTATION, family="http"),

@@ -291,7 +291,8 @@ def test_a_rollback_that_a_dependency_forbids_names_what_it_takes_back_and_what_
 
 
 def test_a_share_of_calls_is_enough_to_be_refused(pair: World) -> None:
-    with pytest.raises(FailedPrecondition, match=r"have 1\.0, 2\.0"):
+    words = r"\(have 1\.0, 2\.0\): not while stock 2\.0 takes calls"
+    with pytest.raises(FailedPrecondition, match=words):
         pair.versions.switch({"stock": "2.0"}, weights={"2.0": 1})
 
 

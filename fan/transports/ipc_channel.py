@@ -1,4 +1,4 @@
-"""One shared connection of the ipc transport, for many calls at a time, and what waits on it.
+"""One shared connection of the ipc transport, for many calls at a time.
 
 `ipc_shared` has a thread for such connections, `ipc_loop` does without.
 """
@@ -10,13 +10,11 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from fan import codec
 from fan.errors import FanError, Unavailable
-from fan.message import Request, Response
 from fan.transports import ipc_frames as frames
 from fan.transports.ipc_client import encode
 from fan.transports.ipc_failures import draining, garbled, late, lost, refused, too_large
@@ -33,6 +31,7 @@ from fan.transports.ipc_frames import (
     check_hello,
     frame,
 )
+from fan.transports.ipc_waiting import Owner, Waiter
 
 #: Bytes of one receive, into a buffer that connections may share.
 BUFFER = 256 * 1024
@@ -45,71 +44,6 @@ LONGEST_WAIT = 3600.0
 # Bytes of one send.
 _BATCH = 256 * 1024
 _SEND = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
-
-
-class Waiter(Protocol):
-    """Who waits for the answer to one request."""
-
-    request: Request
-    #: A point of `time.monotonic()`.
-    deadline: float
-    #: Where it was sent, and under which number.
-    channel: Channel | None
-    stream: int
-
-    def answer(self, response: Response) -> None:
-        """Complete it, unless somebody cancelled it."""
-
-    def fail(self, exc: BaseException) -> None:
-        """Complete it with an error, unless somebody cancelled it."""
-
-
-class Owner(Protocol):
-    """Who has channels, and the selector that watches their sockets."""
-
-    max_body: int
-
-    def move(self, reply: Any, why: FanError) -> None:
-        """Send once more, over another connection, what was certainly not received."""
-
-    def watch(self, channel: Channel, events: int) -> None:
-        """Wait for these events of a channel's socket."""
-
-    def retire(self, channel: Channel) -> None:
-        """No further request goes over a channel; it still receives."""
-
-    def forget(self, channel: Channel) -> None:
-        """Close a channel's socket."""
-
-
-class Reply(Future[Response]):
-    """The future of one submitted request; cancelling it tells the callee."""
-
-    def __init__(self, request: Request, deadline: float) -> None:
-        super().__init__()
-        self.request = request
-        self.deadline = deadline
-        self.channel: Channel | None = None
-        self.stream = 0
-        self.was_moved = False
-
-    def cancel(self) -> bool:
-        if not super().cancel():
-            return False
-        channel = self.channel
-        if channel is not None:
-            channel.drop(self.stream)
-        return True
-
-    def answer(self, response: Response) -> None:
-        """Complete it, unless somebody cancelled it."""
-        with suppress(InvalidStateError):
-            self.set_result(response)
-
-    def fail(self, exc: BaseException) -> None:
-        """Complete it with an error, unless somebody cancelled it."""
-        with suppress(InvalidStateError):
-            self.set_exception(exc)
 
 
 class Channel:

@@ -214,13 +214,11 @@ class LoopShared:
 
 
 class Waiting:
-    """A request in flight and the loop's future for its answer; a `Waiter` of `ipc_channel`."""
+    """A request in flight and the loop's future for its answer; a `Waiter` of `ipc_waiting`."""
 
     __slots__ = ("channel", "deadline", "future", "request", "stream", "was_moved")
 
-    def __init__(
-        self, request: Request, deadline: float, future: asyncio.Future[Response]
-    ) -> None:
+    def __init__(self, request: Request, deadline: float, future: asyncio.Future[Response]) -> None:
         self.request = request
         self.deadline = deadline
         self.future = future

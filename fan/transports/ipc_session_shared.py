@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 # Bytes of answers that leave in one send.
 _BATCH = 256 * 1024
-# Answers that are held back at most, to leave together.
+# Answers that are held back at most, to leave together; and of those that arrived together the part
+# that is, so that their caller has something to do while the rest runs.
 _HELD = 16
+_PART = 4
 #: Seconds that a handler may take before it counts as slow, and how much more they may take in all
 #: before the connection turns wide. One alone counts for `MOST`: a busy machine, too, may take its
 #: thread's turn away.
@@ -101,10 +103,11 @@ class SharedSession(Session):
     def _run_in_turn(self, turn: _Turn) -> None:
         """Run what waits, here or side by side. Raises Relieved."""
         watch, todo, held = self.listener.watch, self._todo, 0
+        most = min(_HELD, len(todo) // _PART)
         watch.enter(turn)
         try:
             while todo and time.monotonic() >= self._wide_until:
-                self._is_holding = held < _HELD
+                self._is_holding = held < most
                 is_slow = self._run_here(todo.popleft(), turn)
                 held = held + 1 if self._is_holding and not is_slow else 0
         finally:

@@ -16,8 +16,9 @@ from contextlib import suppress
 
 from fan.errors import FanError, Internal, Unavailable
 from fan.message import Request, Response
-from fan.transports.ipc_channel import BUFFER, LONGEST_WAIT, NEVER, RETRY, Channel, Reply, closed
+from fan.transports.ipc_channel import BUFFER, LONGEST_WAIT, NEVER, RETRY, Channel, closed
 from fan.transports.ipc_failures import late
+from fan.transports.ipc_waiting import Reply
 from fan.transports.ipc_workers import report
 
 # Up to so many in flight a caller sends itself, which is quickest; with more the thread sends for

@@ -2,7 +2,8 @@
 
 Each side is a process of its own; and like is put beside like: kits of threads (nameko, grpcio,
 rpyc, Pyro5; zerorpc's greenlets) against 16 threads of fan, kits of one event loop (FastStream,
-moleculer) against 16 tasks of fan. All take turns, round by round.
+moleculer) against 16 tasks of fan. Without a broker the kits of threads stand beside its tasks too:
+they have nothing else for 16 callers, and fan has both. All take turns, round by round.
 
 Everybody is used as its documentation shows first: those without a broker over TCP, by
 `connection.root.method(...)` or `proxy.method(...)`, and fan by `app.call("service.method", ...)`,
@@ -80,6 +81,10 @@ AGAINST: dict[str, tuple[Against, ...]] = {
         Against("rpyc", THREADS, ">= 5"),
         Against("Pyro5", THREADS, ">= 5"),
         Against("zerorpc", THREADS, ">= 5"),
+        Against("grpcio", TASKS, ">= 5"),
+        Against("rpyc", TASKS, ">= 5"),
+        Against("Pyro5", TASKS, ">= 5"),
+        Against("zerorpc", TASKS, ">= 5"),
         Against("moleculer", TASKS, ">= 0"),
     ),
     "ipc, tuned": (
@@ -89,8 +94,8 @@ AGAINST: dict[str, tuple[Against, ...]] = {
         Against("zerorpc", THREADS, ">= 0"),
     ),
 }
-#: How `peers/fan_peer.py` calls from threads, where it is not by name with a text.
-CALLS = {"ipc": "call-record", "ipc, tuned": "call-bound"}
+#: How `peers/fan_peer.py` calls from threads and from tasks, where it is not by name with a text.
+FACES = {"ipc": ("record", "record-async"), "ipc, tuned": ("call-bound", "call-async")}
 
 
 class Pair(NamedTuple):
@@ -153,7 +158,7 @@ def compare(
     got: dict[str, list[tuple[float, float, float]]] = {}
     with ExitStack() as stack:
         pairs = ours(stack, way, folder, url_of("fan"))
-        for name in (against.name for against in AGAINST[way] if against.name in peers):
+        for name in dict.fromkeys(a.name for a in AGAINST[way] if a.name in peers):
             try:
                 pairs[name] = stack.enter_context(both(peers[name], url_of(name)))
             except Failed as exc:
@@ -179,6 +184,7 @@ def compare(
                 median[against.face][0], median[against.name][0], "calls/s", against.target,
             ),
             "note": f"{peers[against.name].versions}; {cost(median, against)}",
+            "cpu_us": {"ours": median[against.face][1:], "base": median[against.name][1:]},
         }
         for against in AGAINST[way]
         if against.name in median
@@ -207,8 +213,9 @@ def ours(stack: ExitStack, way: str, folder: str, url: str) -> dict[str, Pair]:
         return stack.enter_context(Program(command, variables))
 
     server = start("serve")
-    faces = {THREADS: CALLS.get(way, "call"), TASKS: "call-async"}
-    return {face: Pair(server, start(faces[face])) for face in {a.face for a in AGAINST[way]}}
+    faces = dict(zip((THREADS, TASKS), FACES.get(way, ("call", "call-async")), strict=True))
+    wanted = dict.fromkeys(against.face for against in AGAINST[way])
+    return {face: Pair(server, start(faces[face])) for face in wanted}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fancli.group import COMMANDS
-from fancli.render import blocks
+from fancli.render import blocks, is_crowded
 from tests.cli.conftest import HANG, envelope, variables
 
 if TYPE_CHECKING:
@@ -143,6 +143,15 @@ def test_what_is_too_long_for_a_narrow_terminal_goes_on_below() -> None:
     assert blocks(rows, ("gen", "changes", "message"), 34).splitlines() == [
         "7", "  changes     greeter: 1.0.0 ->", "              2.0.0; config a/b",
     ]  # fmt: skip
+
+
+def test_a_table_never_breaks_words_into_scraps() -> None:
+    at = "2026-11-26T14:00:10.734Z"
+    row = {"id": "serve-44d2ff73f190", "app": "serve", "uses": ["greeter"], "pid": 31572, "at": at}
+    assert is_crowded([row], tuple(row), 60)
+    assert not is_crowded([row], tuple(row), 80)
+    path = {"name": "registry", "value": "sqlite:/home/ada/.local/share/fan/registry.db"}
+    assert not is_crowded([path], tuple(path), 40), "a long value may go on below itself"
 
 
 def test_an_empty_list_is_a_success(fan: Fan, registry_url: str) -> None:

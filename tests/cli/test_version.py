@@ -146,6 +146,17 @@ def test_the_history_is_a_table(fan: Fan, world: World) -> None:
 
 
 @pytest.mark.parametrize("columns", [60, 80, 140])
+def test_a_table_that_its_times_leave_no_room_for_is_a_line_for_each_column(
+    on_terminal: Terminal, fan: Fan, world: World, columns: int
+) -> None:
+    fan("config", "set", "k", '{"size":7}', "--type", "json")
+    shown = on_terminal("config", "history", "k", columns=columns).stdout
+    assert ("\n  verb" in shown) is (columns == 60)
+    assert "set" in shown
+    assert '{"size":7}' in shown
+
+
+@pytest.mark.parametrize("columns", [60, 80, 140])
 def test_a_time_in_the_history_is_never_broken(
     fan: Fan, on_terminal: Terminal, world: World, columns: int
 ) -> None:
@@ -160,6 +171,30 @@ def test_a_share_without_a_version_is_told_in_the_words_of_the_help(fan: Fan) ->
     ran = fan("version", "weight", "shop", "2")
     assert (ran.exit, ran.stdout) == (2, "")
     assert ran.stderr.startswith("fan: usage: V=5% '2' is no weight\n")
+
+
+def test_the_status_of_a_service_that_nobody_knows_is_3(fan: Fan, world: World) -> None:
+    ran = fan("version", "status", "shp", "--json")
+    assert (ran.exit, envelope(ran)["error"]["reason"]) == (3, "no_such_service")
+    fan("config", "set", "mail/theme", "dark")
+    assert fan("version", "status", "mail").exit == 0
+
+
+def test_what_was_set_anew_to_what_it_was_is_no_difference(fan: Fan, world: World) -> None:
+    for version in ("2", "1", "2"):
+        assert fan("version", "switch", f"shop={version}").exit == 0
+    assert fan("version", "diff", "3", "5").stdout == ""
+    told = fan("version", "rollback", "--to", "3", "--dry-run").stdout
+    assert told.splitlines()[0] == "route shop: 2.0.0 (revision 5 -> 3)"
+
+
+def test_a_version_that_is_drained_is_told_from_one_that_is_not_there(
+    fan: Fan, world: World
+) -> None:
+    fan("discover", "drain", "shop@2")
+    ran = fan("version", "switch", "shop=2")
+    assert ran.exit == 4
+    assert "shop 2.0.0 has no live instance (draining): start" in ran.stderr
 
 
 def test_canary_up_promote_and_abort(fan: Fan, world: World) -> None:

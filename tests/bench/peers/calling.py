@@ -45,13 +45,13 @@ def answer_with_threads(make: Callable[[], Callable[[Any], Any]], what: Any = TE
         say(_threads(make, what, int(callers), float(seconds)))
 
 
-async def answer_with_tasks(call: Callable[[str], Awaitable[Any]]) -> None:
+async def answer_with_tasks(call: Callable[[Any], Awaitable[Any]], what: Any = TEXT) -> None:
     """Measure tasks of one event loop."""
-    check(await call(TEXT))
+    check(await call(what), what)
     say("ready")
     while line := await asyncio.to_thread(sys.stdin.readline):
         callers, seconds = line.split()
-        say(await _tasks(call, int(callers), float(seconds)))
+        say(await _tasks(call, what, int(callers), float(seconds)))
 
 
 def check(answer: Any, sent: Any = TEXT) -> None:
@@ -86,14 +86,16 @@ def _threads(
     return sum(counts) / (time.perf_counter() - began)
 
 
-async def _tasks(call: Callable[[str], Awaitable[Any]], callers: int, seconds: float) -> float:
+async def _tasks(
+    call: Callable[[Any], Awaitable[Any]], what: Any, callers: int, seconds: float
+) -> float:
     began = time.perf_counter()
     until = began + seconds
 
     async def work() -> int:
         count = 0
         while time.perf_counter() < until:
-            await call(TEXT)
+            await call(what)
             count += 1
         return count
 

@@ -1,6 +1,6 @@
 """fan itself: `WHAT SCHEME URL FOLDER`. The URL is that of the broker, where the scheme has one;
-the folder has the registry. `call` calls by name; `call-record` does so with `RECORD`,
-`call-async` from tasks; `call-bound` binds once what it calls."""
+the folder has the registry. `call` calls by name, with `TEXT`; `call-async` does so from tasks;
+`record` and `record-async` are the same with `RECORD`; `call-bound` binds once what it calls."""
 
 from __future__ import annotations
 
@@ -43,10 +43,12 @@ def main(what: str, scheme: str, url: str, folder: str) -> None:
             app.stop()
         elif what == "call":
             answer_with_threads(lambda: lambda text: app.call("bench.echo", text))
-        elif what == "call-record":
+        elif what == "record":
             answer_with_threads(lambda: lambda of: app.call("bench.record", **of), RECORD)
         elif what == "call-bound":
             answer_with_threads(lambda: app.bind("bench.echo"))
+        elif what == "record-async":
+            asyncio.run(answer_with_tasks(lambda of: app.acall("bench.record", **of), RECORD))
         else:
             asyncio.run(answer_with_tasks(lambda text: app.acall("bench.echo", text)))
 

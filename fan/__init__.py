@@ -86,6 +86,7 @@ _HOME = {
     "Versions": "version",
     "Write": "writing",
     "Written": "writing",
+    "check_config": "policies",
     "current": "context",
     "decode_result": "codec",
     "load_profiles": "profiles",
@@ -96,13 +97,14 @@ _HOME = {
     "mock_samples": "tools.mock",
     "mock_service": "tools.mock",
     "new_id": "context",
-    "parse_duration": "settings",
+    "parse_duration": "settings_values",
     "parse_target": "routing",
     "plugins": "",
     "push": "service",
     "read_legacy": "tools.legacy",
     "read_openapi": "tools.openapi",
     "read_services": "tools.foreign",
+    "resolve_reference": "references",
     "rpc": "service",
     "subscribe": "service",
     "versions": "",
@@ -205,9 +207,11 @@ if TYPE_CHECKING:
     from fan.model import ServiceInfo as ServiceInfo
     from fan.operations import Leftover as Leftover
     from fan.operations import Operations as Operations
+    from fan.policies import check_config as check_config
     from fan.profiles import Profile as Profile
     from fan.profiles import Profiles as Profiles
     from fan.profiles import load_profiles as load_profiles
+    from fan.references import resolve_reference as resolve_reference
     from fan.routes import Config as Config
     from fan.routes import Routes as Routes
     from fan.routing import parse_target as parse_target
@@ -218,7 +222,7 @@ if TYPE_CHECKING:
     from fan.settings import Loaded as Loaded
     from fan.settings import Settings as Settings
     from fan.settings import load_settings as load_settings
-    from fan.settings import parse_duration as parse_duration
+    from fan.settings_values import parse_duration as parse_duration
     from fan.shard import ShardRule as ShardRule
     from fan.tools.foreign import Foreign as Foreign
     from fan.tools.foreign import read_services as read_services

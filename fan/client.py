@@ -12,7 +12,7 @@ import msgspec
 
 from fan.codec import decode_result, encode_arguments
 from fan.context import current, new_id
-from fan.drivers import Background, drive, drive_async
+from fan.drivers import Background, drive, drive_async, unbegun
 from fan.endpoint import Endpoint, Rpc
 from fan.errors import FanError
 from fan.local import LocalCall
@@ -97,7 +97,7 @@ class Client:
         if endpoint is None:
             endpoint = Endpoint(self, target)
             self._sender.open_routes()
-            self._app.enlist(endpoint)
+            self._app.binding.enlist(endpoint)
             endpoint = self._endpoints.setdefault(target, endpoint)
         return endpoint
 
@@ -120,11 +120,8 @@ class Client:
         """Call in the background; no thread waits for the answer. Cancelling the future cancels the
         call. A service of the same process runs on a thread of the App."""
         endpoint = self._endpoint(target)
-        if endpoint.local is not None:
-            from contextvars import copy_context
-
-            run = partial(copy_context().run, partial(endpoint.call, *args, **kwargs))
-            return self._app.pool.submit(run)
+        if (local := endpoint.local) is not None:
+            return self._app.pool.submit(local.later(args, kwargs, time.monotonic()))
         try:
             content_type, body = encode_arguments(args, kwargs)
             call = self._sender.begin(
@@ -182,16 +179,19 @@ class Client:
     async def astream(self, target: str, /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         """The same from a coroutine: each item is awaited."""
         import asyncio
+        from concurrent.futures import ThreadPoolExecutor
         from contextvars import copy_context
 
         items = self.stream(target, *args, **kwargs)
+        # A thread of its own: it waits more than it works, and nobody else is to wait for it.
+        thread = ThreadPoolExecutor(1, "fan-stream")
         variables, end = copy_context(), object()
         pull: Callable[[], Any] = partial(variables.run, next, items, end)
         close: Callable[[], None] = partial(variables.run, items.close)  # type: ignore[attr-defined]
         pulled: Future[Any] | None = None
         try:
             while True:
-                pulled = self._app.pool.submit(pull)
+                pulled = thread.submit(pull)
                 try:
                     item = await asyncio.wrap_future(pulled)
                 except asyncio.CancelledError:
@@ -202,13 +202,12 @@ class Client:
                     return
                 yield item
         finally:
+            closing = None
             if pulled is not None and pulled.done() and not pulled.cancelled():
-                try:
-                    closing = self._app.pool.submit(close)
-                except RuntimeError:  # the App is closed, and its threads with it
-                    close()
-                else:
-                    await asyncio.wrap_future(closing)
+                closing = thread.submit(close)
+            thread.shutdown(wait=False)
+            if closing is not None:
+                await asyncio.wrap_future(closing)
 
     # With bodies instead of arguments, for programs that carry calls for others
 
@@ -279,10 +278,28 @@ class Client:
         if self.options.peers or self._app.discovery.is_cached(endpoint.service):
             call = begin()
         else:  # the first look at a service reads the registry: not on the caller's loop
-            import asyncio
-
-            call = await asyncio.to_thread(begin)
+            call = await self._begun_apart(begin, endpoint)
         return await drive_async(self._sender.chain_of(call), call, self._app.mailbox())
+
+    async def _begun_apart(self, begin: Callable[[], Call], endpoint: Endpoint) -> Call:
+        """Begin a call in a thread. What it waits for one is taken from its time."""
+        from contextvars import copy_context
+
+        from fan.pool import awaited
+
+        start = time.monotonic()
+
+        def run() -> Call:
+            waited = time.monotonic() - start
+            call = begin()
+            call.deadline -= waited
+            return call
+
+        def late() -> FanError:
+            return endpoint.aim(unbegun(endpoint.service, endpoint.method))
+
+        deadline = start + self.options.seconds(self._app.settings.timeout)
+        return await awaited(self._app.pool, partial(copy_context().run, run), deadline, late)
 
     def _items(self, endpoint: Endpoint, content_type: str, body: bytes) -> Iterator[Any]:
         call = self._sender.begin(
@@ -313,9 +330,11 @@ class Client:
                 call.chunks.close()
 
     def rebind(self, endpoint: Endpoint) -> None:
-        """Decide again whether an endpoint is called directly."""
+        """Decide again whether an endpoint is called directly, by what is at hand (`binding`)."""
         try:
-            hosted = self._sender.hosted(endpoint.service, endpoint.want, endpoint.method)
+            hosted = self._sender.hosted(
+                endpoint.service, endpoint.want, endpoint.method, is_at_hand=True
+            )
         except FanError:  # a constraint that is none: its calls say so, and no others suffer
             hosted = None
         endpoint.local = (

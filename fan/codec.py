@@ -128,12 +128,13 @@ _INTEGERS = frozenset(
     {"v", "timeout_ms", "gen", "deadline_ms", "ttl_ms", "attempt", "hops", "retry_after_ms", "seq"}
 )
 
-_not_plain = re.compile(r"[^ !-$&-~]+|^ +| +$").sub
-_not_octet = re.compile(r"[^!#-$&-+\--:<-\[\]-~]+").sub
-_not_token = re.compile(r"[^!#$&'*+\-.^_`|~0-9A-Za-z]+").sub
-_is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
-_has_control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
-_escapes = re.compile(r"(?:%[0-9A-Fa-f]{2})+").sub
+# Patterns that `re` compiles at the first use: most calls have none.
+_NOT_PLAIN = r"[^ !-$&-~]+|^ +| +$"
+_NOT_OCTET = r"[^!#-$&-+\--:<-\[\]-~]+"
+_NOT_TOKEN = r"[^!#$&'*+\-.^_`|~0-9A-Za-z]+"
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_CONTROL = r"[\x00-\x08\x0a-\x1f\x7f]"
+_ESCAPES = r"(?:%[0-9A-Fa-f]{2})+"
 
 
 def _escape(found: re.Match[str]) -> str:
@@ -143,13 +144,18 @@ def _escape(found: re.Match[str]) -> str:
 def _unescape(text: str) -> str:
     if "%" not in text:
         return text
-    return _escapes(lambda m: bytes.fromhex(m[0].replace("%", "")).decode("utf-8", "replace"), text)
+
+    def decoded(found: re.Match[str]) -> str:
+        return bytes.fromhex(found[0].replace("%", "")).decode("utf-8", "replace")
+
+    return re.sub(_ESCAPES, decoded, text)
 
 
 def encode_baggage(baggage: Mapping[str, str]) -> str:
     """A W3C `baggage` value. Raises InvalidArgument for more than it may hold."""
     text = ",".join(
-        f"{_not_token(_escape, key)}={_not_octet(_escape, value)}" for key, value in baggage.items()
+        f"{re.sub(_NOT_TOKEN, _escape, key)}={re.sub(_NOT_OCTET, _escape, value)}"
+        for key, value in baggage.items()
     )
     if len(baggage) > MAX_BAGGAGE_MEMBERS or len(text) > MAX_BAGGAGE_BYTES:
         raise InvalidArgument(
@@ -197,6 +203,7 @@ class TextForm:
             if field not in left_out
         )
         self._fields = {header: field for field, header, _ in self._table}
+        self._not_plain = re.compile(_NOT_PLAIN).sub
         own = {*own, *_W3C, "fan-", *self._fields}
         self._own = frozenset(name for name in own if not name.endswith("-"))
         self._own_prefixes = tuple(name for name in own if name.endswith("-"))
@@ -216,7 +223,7 @@ class TextForm:
                 _check_header(header, value)
                 out.append((header, value))
             else:
-                out.append((header, _not_plain(_escape, str(value))))
+                out.append((header, self._not_plain(_escape, str(value))))
         for name, value in message.headers.items():
             _check_header(name, value)
             if not self.is_own(lower := name.lower()):
@@ -275,7 +282,7 @@ def header_name(field: str) -> str:
 
 
 def _check_header(name: str, value: str) -> None:
-    if not _is_token(name) or _has_control(value):
+    if not re.fullmatch(_TOKEN, name) or re.search(_CONTROL, value):
         raise InvalidArgument(
             f"the header {name!r} cannot be sent: a name is letters, digits and dashes,"
             " a value has no line breaks or control characters",

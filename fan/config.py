@@ -52,8 +52,11 @@ class Configs:
         timeout: float = 5.0,
         variables: Callable[[], Mapping[str, str]] = dict,
         mirror: Mirror | None = None,
+        check: Callable[[str, Any], None] = lambda key, value: None,
     ) -> None:
+        """`check` raises InvalidArgument for a value that fan itself could not read under a key."""
         self._open = store
+        self._check_own = check
         self._is_live = live
         self._timeout = timeout
         self._variables = variables
@@ -240,6 +243,7 @@ class Configs:
         """Raise InvalidArgument (bad_value, bad_schema) where a value does not fit the schema that
         the config carries, or the one that is given."""
         encode(check_key(key), value)
+        self._check_own(key, value)
         if schema is MISSING:
             schema = self.schema(key)
         if schema is not None:
@@ -341,6 +345,14 @@ class Configs:
 
         return self._write(make, how, (key,), until)
 
+    def _checked(self, plan: Plan) -> Plan:
+        """A plan whose new values are what fan itself can read, where a key is fan's."""
+        for change in plan.changes:
+            if change.object.startswith(CONFIG) and change.body is not None:
+                value = config_values.decode(change.object, change.body)
+                self._check_own(change.object.removeprefix(CONFIG), value)
+        return plan
+
     def _write(
         self,
         make: Callable[[Cut], Plan],
@@ -352,8 +364,9 @@ class Configs:
         until = self._deadline(deadline)
         objects = list(dict.fromkeys(kind + key for key in keys for kind in (CONFIG, SCHEMA)))
         done = write(
-            self._open(), make, how, objects=objects, deadline=until, tries_again=tries_again
-        )
+            self._open(), lambda cut: self._checked(make(cut)), how,
+            objects=objects, deadline=until, tries_again=tries_again,
+        )  # fmt: skip
         if self._is_live and done.is_changed and not how.dry_run:
             with suppress(FanError):  # it is written; the watch will bring it, too
                 self._live.refresh()  # who wrote reads what was written

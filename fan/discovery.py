@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from fan.errors import NO, FanError, NotFound, Unavailable
 from fan.mirror import Mirror, State
 from fan.model import Route, ServiceInfo
-from fan.names import no_such_service
 from fan.readings import (
     INSTANCE,
     INTERFACE,
@@ -104,6 +103,8 @@ class Discovery(Registrar):
             self._start_watching()
         info = self._look(name, deadline)  # before it is in use: it may be no service at all
         if not info.is_known:
+            from fan.names import no_such_service
+
             raise no_such_service(name, [s.name for s in self.services(deadline)])
         if self._is_live:
             self._mirror.use(ROUTE + name, POLICY.format(name), deadline=deadline)
@@ -159,6 +160,13 @@ class Discovery(Registrar):
             self._mirror.refresh(deadline)
         fresh = self._refresh(name, deadline)
         return cached if fresh == cached else fresh
+
+    def keep(self, info: ServiceInfo) -> None:
+        """Answer look-ups of a service with this until `again` or `forget`: who has just read it
+        spares the call that follows a reading. With `live` all is kept anyway."""
+        if not self._is_live:
+            with self._lock:
+                self._cache[info.name] = info
 
     def forget(self, name: str) -> None:
         """Have the next look-up of a service read the store."""

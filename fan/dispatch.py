@@ -14,7 +14,7 @@ from fan.errors import FailedPrecondition, FanError, InvalidArgument, Unavailabl
 from fan.exchange import Exchange
 from fan.failures import error_response
 from fan.hosting import Hosted, Hosting
-from fan.message import VERSION, Request, Response
+from fan.message import MAX_TIMEOUT, VERSION, Request, Response
 from fan.middleware.base import Inbound, InboundNext, Middleware, Steps
 from fan.service import Method
 from fan.transports.base import Stream
@@ -87,6 +87,8 @@ class Dispatcher:
         is_queued: bool = False,
     ) -> Response | Future[Response] | Stream:
         """Answer one request: see `transports.base.Handler`."""
+        if request.timeout_ms > MAX_TIMEOUT * 1000:  # whoever sent it: nothing can wait so long
+            request = msgspec.structs.replace(request, timeout_ms=int(MAX_TIMEOUT * 1000))
         try:
             if request.v != VERSION:
                 raise _wrong_version(request.v)

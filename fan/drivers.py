@@ -11,13 +11,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fan.errors import FanError, Internal
+from fan.errors import NO, DeadlineExceeded, FanError, Internal
 from fan.message import Response
 from fan.middleware.base import Call, CallNext, Send, Sleep, Steps
 
 if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
+
+    from fan.pool import Pool
 
 
 def drive(chain: CallNext, call: Call) -> Response:
@@ -54,7 +56,9 @@ class Mailbox:
     here what arrives together wakes it once.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, pool: Callable[[], Pool]) -> None:
+        #: Gives the threads for what a transport can only do in one.
+        self.pool = pool
         # The App finds it by its loop, for as long as the loop lives: it must not keep it alive.
         self._loop = weakref.ref(loop)
         self._box: deque[tuple[asyncio.Future[Response], Future[Response]]] = deque()
@@ -224,10 +228,27 @@ def _carry(step: Send, call: Call) -> Any:
 
 async def _carry_async(step: Send, call: Call, mailbox: Mailbox) -> Any:
     if step.request.kind == "call":
+        answer = step.transport.acall(step.address, step.request)
+        if answer is not None:
+            return await answer
+    if step.request.kind in step.transport.submits:
         return await mailbox.wait(step.transport.submit(step.address, step.request))
-    import asyncio
+    from contextvars import copy_context
 
-    return await asyncio.to_thread(_carry, step, call)
+    from fan.pool import awaited
+
+    run = partial(copy_context().run, _carry, step, call)
+    late = partial(unbegun, call.service, call.method)
+    return await awaited(mailbox.pool(), run, call.deadline, late)
+
+
+def unbegun(service: str, method: str) -> DeadlineExceeded:
+    """The error for what found no thread within its time."""
+    return DeadlineExceeded(
+        f"{service}.{method}: no thread was free within the deadline, nothing was sent",
+        reason="client_timer",
+        executed=NO,
+    )
 
 
 def _open(step: Send, call: Call) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -13,19 +14,21 @@ import msgspec
 
 from fan.codec import encode_result
 from fan.context import Context, _current
+from fan.error_types import text_of
 from fan.errors import (
+    NO,
     YES,
     Cancelled,
     DeadlineExceeded,
+    FailedPrecondition,
     FanError,
     Internal,
     InvalidArgument,
     Unavailable,
-    text_of,
 )
 from fan.failures import error_response
 from fan.hosting import Hosted
-from fan.message import Request, Response
+from fan.message import MAX_TIMEOUT, Request, Response
 from fan.middleware.base import Inbound, InboundNext, Invoke, Sleep
 from fan.runner import FAREWELL, Expired
 from fan.service import Method
@@ -65,7 +68,7 @@ class Exchange:
         self._has_answer = is_call or is_queued
         seconds = request.timeout_ms / 1000
         if is_queued and not is_call:  # the sender's time was for having it accepted
-            seconds = method.timeout or dispatcher.push_timeout
+            seconds = min(method.timeout or dispatcher.push_timeout, MAX_TIMEOUT)
         self.context = Context(
             site=hosted.sites[method.name],
             request=request,
@@ -216,6 +219,13 @@ class Exchange:
         )
 
     def _open_stream(self) -> Response | Stream:
+        if self._method.kind == "async_stream" and self._dispatcher._app.runner.is_current:
+            target = f"{self.request.service}.{self.request.method}"
+            blocked = FailedPrecondition(
+                f"{target} runs on the event loop that this stream would block: read it by astream",
+                executed=NO,
+            )
+            return self._finish(partial(_raise, blocked))
         variables = copy_context()
         variables.run(_current.set, self.context)
         try:
@@ -312,12 +322,21 @@ def _pull(produced: Any, runner: Any, variables: Any, context: Context) -> Itera
     Expired where one is not there at the context's deadline."""
     try:
         while True:
-            item = runner.start(_anext(produced), variables.copy(), context.remaining).result()
+            left = context.remaining
+            pulled = runner.start(_anext(produced), variables.copy(), left)
+            try:
+                item = pulled.result(None if left is None else left + FAREWELL)
+            except TimeoutError as exc:
+                if pulled.done():
+                    raise  # the generator's own
+                raise Expired from exc  # it does not end when it is cancelled
             if item is _END:
                 return
             yield item
     finally:
-        runner.start(_aclose(produced), variables.copy(), FAREWELL).result()
+        closing = runner.start(_aclose(produced), variables.copy(), FAREWELL)
+        with contextlib.suppress(TimeoutError):  # it goes on by itself
+            closing.result(2 * FAREWELL)
 
 
 def _close(produced: Any, variables: Any) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from fan.errors import FanError, text_of
+from fan.error_types import text_of
+from fan.errors import FanError
 from fan.message import Request, Response
 
 

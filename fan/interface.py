@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from fan.errors import ErrorTypes, InvalidArgument
+from fan.error_types import ErrorTypes
+from fan.errors import InvalidArgument
 from fan.model import Interface, MethodInfo
 from fan.service import Method, Service, method_table, service_name
 
@@ -45,7 +46,7 @@ def describe(method: Method, service: str = "") -> MethodInfo:
     schemas, definitions = _schemas(method.signature.annotations())
     types = ErrorTypes()
     for cls in method.raises:
-        types.register(cls)
+        types.register(cls, may_share=True)
     return MethodInfo(
         name=method.name,
         doc=inspect.getdoc(method.fn) or "",

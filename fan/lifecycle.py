@@ -122,7 +122,7 @@ class Lifecycle:
             self._is_failing = False
             raise
         self._app.is_started = True
-        self._app.rebind()
+        self._app.binding.rebind()
 
     def drain(self, timeout: float) -> bool:
         """Mark the instances draining, accept nothing new, and wait at most `timeout` seconds for

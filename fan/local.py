@@ -20,11 +20,13 @@ from fan.errors import (
     InvalidArgument,
     Unimplemented,
 )
-from fan.message import MAX_HOPS, Request, Response
-from fan.middleware.base import MAX_TIMEOUT, Options
+from fan.message import MAX_HOPS, MAX_TIMEOUT, Request, Response
+from fan.middleware.base import Options
 from fan.runner import Expired
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from fan.app import App
     from fan.endpoint import Endpoint
     from fan.hosting import Hosted
@@ -116,45 +118,90 @@ class LocalCall:
         )
 
     async def acall(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Await the call: an `async def` method in the caller's own task, a plain one in the
-        pool."""
+        """Await the call: an `async def` method on the App's loop thread, a plain one in the
+        pool. When no thread is free before its deadline it does not run."""
         if self._method.kind != "async":
-            import asyncio
-            from contextvars import copy_context
+            from fan.pool import awaited
 
-            run = partial(copy_context().run, partial(self.call, *args, **kwargs))
-            return await asyncio.get_running_loop().run_in_executor(self._app.pool, run)
+            start = time.monotonic()
+            run = self.later(args, kwargs, start)
+            deadline = self._deadline(_current.get(), start)
+            return await awaited(self._app.pool, run, deadline, self._unbegun)
         if self._copies:
             args, kwargs = self._copied(args, kwargs)
-        context = self._make()
-        token = _current.set(context)
+        context = self._make(time.monotonic())
         try:
-            value = await self._method.fn(*args, **kwargs)
+            if self._app.runner.is_current:
+                value = await self._awaited_here(context, args, kwargs)
+            else:
+                import asyncio
+
+                value = await asyncio.wrap_future(self._started(context, args, kwargs))
+        except Expired as exc:
+            raise self._expired() from exc
         except Exception as exc:
             error = self._leaving(exc)
             if error is exc:
                 raise
             raise error from exc
-        finally:
-            _current.reset(token)
         return self._returned(value, context)
 
-    def _make(self) -> Context:
+    async def _awaited_here(
+        self, context: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The handler, in the task of another that runs on the same loop. Raises Expired."""
+        import asyncio
+
+        token = _current.set(context)
+        try:
+            async with asyncio.timeout(context.remaining) as timer:
+                return await self._method.fn(*args, **kwargs)
+        except TimeoutError as exc:
+            if timer.expired():
+                raise Expired from exc
+            raise  # the handler's own
+        finally:
+            _current.reset(token)
+
+    def _started(
+        self, context: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[Any]:
+        """The handler, on the loop thread, which has all that `async def` handlers made."""
+        from contextvars import copy_context
+
+        variables = copy_context()
+        variables.run(_current.set, context)
+        coroutine = self._method.fn(*args, **kwargs)
+        return self._app.runner.start(coroutine, variables, context.remaining)
+
+    def later(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], start: float
+    ) -> Callable[[], Any]:
+        """The call for another thread, with the caller's context; its time runs from `start`."""
+        from contextvars import copy_context
+
+        if self._method.kind == "plain":
+            return partial(copy_context().run, self._run_plain, start, args, kwargs)
+        return partial(copy_context().run, partial(self.call, *args, **kwargs))
+
+    def _deadline(self, parent: Context | None, start: float) -> float:
+        """When the time of a call that was made at `start` is over."""
+        own = start + self._site.timeout
+        if parent is None or parent.own_deadline is None:
+            return own
+        is_own = self._options.timeout is not None or self._method.timeout
+        return min(own, parent.own_deadline) if is_own else parent.own_deadline
+
+    def _make(self, start: float) -> Context:
         """The child context of one call. Raises as `LocalSite.child` does."""
-        site, options, parent, start = self._site, self._options, _current.get(), time.monotonic()
-        context = Context(None, site, start + site.timeout)
-        if parent is not None:
+        site, parent = self._site, _current.get()
+        if parent is None:
+            context = Context(None, site, self._deadline(parent, start))
+        else:
             context = site.child(parent, start)
-            if options.timeout is not None or self._method.timeout:
-                context.own_deadline = min(start + site.timeout, context.own_deadline or start)
-        if (context.own_deadline or start) <= start:
-            raise self._aimed(
-                DeadlineExceeded(
-                    f"{self.target}: no time is left to call it",
-                    reason="client_timer",
-                    executed=NO,
-                )
-            )
+            context.own_deadline = self._deadline(parent, start)
+        if (context.own_deadline or start) <= time.monotonic():
+            raise self._unbegun()
         if self._has_options:
             context.request = self._request(context, parent)
         return context
@@ -182,9 +229,12 @@ class LocalCall:
         )
 
     def _call_plain(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run_plain(time.monotonic(), args, kwargs)
+
+    def _run_plain(self, start: float, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._copies:
             args, kwargs = self._copied(args, kwargs)
-        context = self._make()
+        context = self._make(start)
         token = _current.set(context)
         try:
             value = self._method.fn(*args, **kwargs)
@@ -199,8 +249,6 @@ class LocalCall:
 
     def _call_async_method(self, *args: Any, **kwargs: Any) -> Any:
         """An `async def` method for a caller who waits: on the loop thread."""
-        from contextvars import copy_context
-
         if self._copies:
             args, kwargs = self._copied(args, kwargs)
         if self._app.runner.is_current:
@@ -210,18 +258,11 @@ class LocalCall:
                     executed=NO,
                 )
             )
-        context = self._make()
-        variables = copy_context()
-        variables.run(_current.set, context)
+        context = self._make(time.monotonic())
         try:
-            coroutine = self._method.fn(*args, **kwargs)
-            value = self._app.runner.start(coroutine, variables, context.remaining).result()
+            value = self._started(context, args, kwargs).result()
         except Expired as exc:
-            raise self._aimed(
-                DeadlineExceeded(
-                    f"{self.target} did not end before its deadline", reason="server_timer"
-                )
-            ) from exc
+            raise self._expired() from exc
         except Exception as exc:
             error = self._leaving(exc)
             if error is exc:
@@ -268,6 +309,20 @@ class LocalCall:
             return exc
         return self._aimed(self._app.errors.leaving(exc))
 
+    def _unbegun(self) -> FanError:
+        return self._aimed(
+            DeadlineExceeded(
+                f"{self.target}: no time is left to call it", reason="client_timer", executed=NO
+            )
+        )
+
+    def _expired(self) -> FanError:
+        return self._aimed(
+            DeadlineExceeded(
+                f"{self.target} did not end before its deadline", reason="server_timer"
+            )
+        )
+
     def _late(self) -> FanError:
         return self._aimed(
             DeadlineExceeded(
@@ -297,6 +352,12 @@ class Missing(LocalCall):
                 raise self._aimed(exc) from None
 
         self.call = call
+
+    def later(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], start: float
+    ) -> Callable[[], Any]:
+        """Raises Unimplemented where it is called."""
+        return self.call
 
     async def acall(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Raises Unimplemented."""

@@ -3,8 +3,6 @@
 Field names are the wire's (README, "The envelope"); `codec` turns them into bytes or headers.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import msgspec
@@ -19,6 +17,9 @@ BYTES = "application/octet-stream"
 
 #: Milliseconds that a call may take where nobody says otherwise.
 DEFAULT_TIMEOUT_MS = 5000
+#: Seconds that a call may take at most, 23 days: more milliseconds than poll(2) can wait for. Who
+#: asks for more gets this.
+MAX_TIMEOUT = 2_000_000.0
 #: Calls deeper than this are refused: they are a loop.
 MAX_HOPS = 32
 #: Bytes of arguments or result that a transport accepts, unless its settings say otherwise.

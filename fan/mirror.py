@@ -77,6 +77,8 @@ class Mirror:
         self._watch: Watch | None = None
         self._checks: list[Callable[[State], None]] = []
         self._listeners: list[Callable[[State], None]] = []
+        #: What was wrong with the state that was refused last, as it was told.
+        self._refusal = ""
         self._is_closed = False
         self._on_loss = on_loss
         #: Whether the state may be behind what others were told of us: it must not be used.
@@ -171,13 +173,15 @@ class Mirror:
         try:
             self.check(after)
         except FanError as exc:
-            _log().warning("generation %d is refused: %s", after.gen, exc)
+            if self._refusal != str(exc):  # once, not for each generation and hint until it is good
+                self._refusal = str(exc)
+                _log().warning("generation %d is refused: %s", after.gen, exc)
             if after.names != before.names:
                 self.state = self._as_of(before, after, deadline)
             if self.witness is not None:
                 self.witness.refused(after.gen, exc)
             return False
-        self.state, self.gen = after, after.gen
+        self.state, self.gen, self._refusal = after, after.gen, ""
         if after.objects != before.objects:
             for listener in list(self._listeners):
                 listener(after)

@@ -3,9 +3,7 @@
 All of it is stored as JSON; a reader ignores fields that it does not know.
 """
 
-from __future__ import annotations
-
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -100,6 +98,11 @@ class Interface(msgspec.Struct, frozen=True, omit_defaults=True):
     def method(self, name: str) -> MethodInfo | None:
         """The method of that name, or None."""
         return next((m for m in self.methods if m.name == name), None)
+
+    @property
+    def needed(self) -> set[str]:
+        """The services that it depends on, hard or soft."""
+        return {name for ranges in self.depend.values() for name in ranges}
 
     @property
     def is_foreign(self) -> bool:
@@ -308,7 +311,7 @@ class QueueName(msgspec.Struct, frozen=True):
         return "call" if self.version else "push"
 
     @classmethod
-    def parse(cls, text: str) -> QueueName:
+    def parse(cls, text: str) -> Self:
         """The name that `str()` gives. Raises ValueError for what is none."""
         topic, slash, group = text.rpartition("/")
         if slash:

@@ -41,6 +41,7 @@ from fan.readings import (
     overrides_of,
     safely,
 )
+from fan.registration import delete_interface
 from fan.shard import ShardRule
 from fan.stores.base import Change, Cut, Plan, Record, Revision
 from fan.stores.rules import now
@@ -271,9 +272,12 @@ class Operations:
     def remove(self, leftovers: Iterable[Leftover], deadline: float | None = None) -> None:
         """Remove records of `leftovers`."""
         deadline = self._deadline(deadline)
-        kinds = {"interface": INTERFACE, "override": OVERRIDE, "unique": UNIQUE}
+        kinds = {"override": OVERRIDE, "unique": UNIQUE}
         for each in leftovers:
-            self._app.store.delete(kinds[each.kind], each.name, deadline=deadline)
+            if each.kind == "interface":
+                delete_interface(self._app.store, each.name, deadline)
+            else:
+                self._app.store.delete(kinds[each.kind], each.name, deadline=deadline)
 
     # Shards
 

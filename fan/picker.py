@@ -86,13 +86,13 @@ class Picker:
             or table.is_replaced
             or (gen and not info.routed_at <= gen <= self._discovery.gen)
         ):
-            table = self._look(service, deadline, gen)
+            table = self._look(info, deadline, gen)
             if table.is_replaced:
                 return self._replacement(table, deadline, gen)
         return table
 
-    def _look(self, service: str, deadline: float, gen: int) -> Table:
-        info = self._discovery.service(service, deadline)
+    def _look(self, info: ServiceInfo, deadline: float, gen: int) -> Table:
+        service = info.name
         if gen and not info.routed_at <= gen <= self._discovery.gen:
             info = self._discovery.as_of(info, gen, deadline)
         table = self._tables.get(service)
@@ -114,13 +114,18 @@ class Picker:
                     reason="replacement_loop",
                 )
             names.append(name)
-            table = self._look(name, deadline, gen)
+            table = self._look(self._discovery.service(name, deadline), deadline, gen)
         return msgspec.structs.replace(table, replaces=tuple(names[:-1]), want=want)
 
     def look_again(self, table: Table, deadline: float) -> Table | None:
         """The same from the store, where what was known is old; None where it was not."""
         info = self._discovery.again(table.info.name, deadline)
         return None if info is table.info else self._table(info)
+
+    def routed_at(self, table: Table, deadline: float) -> int:
+        """The generation of the newest route of the services that it replaces; 0 for none."""
+        found = (self._discovery.again(name, deadline).routed_at for name in table.replaces)
+        return max(found, default=0)
 
     def pick(
         self, table: Table, method: str, options: Options, sticky: str, tried: AbstractSet[str]
@@ -244,6 +249,21 @@ def _formed(address: Address, interface: Interface, method: str) -> Address:
     if found is None and method:
         raise unknown_method(interface.service, method, [m.name for m in interface.methods])
     return address if found is None else msgspec.structs.replace(address, form=found.http)
+
+
+def check_pushed(table: Table, method: str) -> None:
+    """Raise Unimplemented (unknown_method) where it is known of every version that takes the
+    service's pushes that it has no such method: a queue would accept what nobody can handle."""
+    info = table.info
+    routed = [v for v, weight in info.route.versions.items() if weight > 0] if info.route else []
+    known: set[str] = set()
+    for version in routed or info.interfaces:
+        interface = info.interfaces.get(version)
+        if interface is None or not interface.methods:
+            return
+        known.update(m.name for m in interface.methods)
+    if known and method not in known and method not in BUILT_IN:
+        raise unknown_method(info.name, method, known)
 
 
 def _sharding(info: ServiceInfo) -> Sharding | None:

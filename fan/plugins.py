@@ -17,13 +17,9 @@ import msgspec
 from fan.errors import InvalidArgument, Unimplemented
 from fan.model import ALIASES as ALIASES
 from fan.model import QUEUES as QUEUES
-from fan.settings import (
-    Settings,
-    default_cache_dir,
-    default_registry,
-    did_you_mean,
-    normal_registry,
-)
+from fan.settings import Settings
+from fan.settings_places import default_cache_dir, default_registry
+from fan.settings_values import did_you_mean, normal_registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,8 +157,6 @@ def default_middleware(
     policies, `tracer` is where spans go, `ledger` keeps the answers of `@rpc(dedupe="shared")`;
     what is None is left out.
     """
-    from fan.middleware.breaker import Breaker
-    from fan.middleware.bulkhead import ClientBulkhead
     from fan.middleware.deadline import Deadline
     from fan.middleware.hops import Hops
     from fan.middleware.retry import Retry
@@ -188,8 +182,12 @@ def default_middleware(
         )
     )
     if settings.breaker_failures and is_live:
+        from fan.middleware.breaker import Breaker
+
         layers.append(Breaker(failures=settings.breaker_failures, reset=settings.breaker_reset))
     if settings.bulkhead_calls:
+        from fan.middleware.bulkhead import ClientBulkhead
+
         layers.append(ClientBulkhead(settings.bulkhead_calls))
     if is_live:
         layers += _serving_layers(settings, tracer, ledger)

@@ -8,12 +8,16 @@ under `methods` for single ones::
 It is declared by the service (`Service.policy`, which travels with its interface), by the App that
 calls or serves (`App(policies={"shop": {...}})`), and in the registry, as the config
 `SERVICE/policy`, which is followed live. The later one wins, field by field; a method's own fields
-win over the service's. Where a layer is off by a value, as `retries: 0`, it is off here too. What
-the registry holds is not to stop any call: what it cannot mean is logged and left out.
+win over the service's. Where a layer is off by a value, as `retries: 0`, it is off here too.
+
+Whoever writes a `SERVICE/policy` that cannot be meant is refused. One that comes into the registry
+all the same, as a newer fan's may, is not to stop any call: an App that has a good one keeps that,
+and refuses the generation (`mirror`); one that comes later logs it and leaves it out.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,10 +25,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fan.errors import InvalidArgument
-from fan.settings import Settings, convert_setting, did_you_mean
+from fan.settings import Settings, convert_setting
+from fan.settings_values import did_you_mean
 
 if TYPE_CHECKING:
     from fan.middleware.base import Middleware
+    from fan.mirror import State
     from fan.model import ServiceInfo
 
 #: What a policy may say.
@@ -46,6 +52,9 @@ FIELDS = (
 )
 
 _NOTHING: dict[str, Any] = {}
+
+#: Object of a policy in the registry, whose key is `SERVICE/policy`.
+_is_policy = re.compile(r"config/([^/]+)/policy").fullmatch
 
 #: Fields that differ from the settings, by name.
 Overrides = tuple[tuple[str, Any], ...]
@@ -162,6 +171,40 @@ def check_policy(service: str, policy: Any) -> dict[str, Any]:
             name: _fields(f"{where}: {name}", fields) for name, fields in methods.items()
         }
     return checked
+
+
+def check_config(key: str, value: Any) -> None:
+    """Refuses a config that is to be a policy and cannot be one, for `Configs(check=...)`. Raises
+    InvalidArgument (bad_policy)."""
+    if found := _is_policy(f"config/{key}"):
+        check_policy(found[1], value)
+
+
+def check_state(before: State, after: State) -> None:
+    """Raise InvalidArgument (bad_policy) where what was in force of a policy, or that there was
+    none, would be replaced by what cannot be meant."""
+    for object, revision in after.objects.items():
+        found = _is_policy(object)
+        if found is None or revision.body is None or not before.wants(object):
+            continue
+        old = before.body(object)
+        if revision.body != old and (old is None or _is_good(found[1], old)):
+            check_policy(found[1], _decoded(revision.body))
+
+
+def _is_good(service: str, body: bytes) -> bool:
+    try:
+        check_policy(service, _decoded(body))
+    except InvalidArgument:
+        return False
+    return True
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
 
 
 def _fields(where: str, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 
 from fan.errors import InvalidArgument
-from fan.settings import SYSTEM_FILE, asked_profile, did_you_mean, read_files, user_file
+from fan.settings_files import asked_profile, read_files
+from fan.settings_places import SYSTEM_FILE, found_files, user_file
+from fan.settings_values import did_you_mean
 
 #: `profile = ...` as a line of its own.
 _LINE = re.compile(r"[ \t]*(?:profile|\"profile\"|'profile')[ \t]*=[^\n]*\n?", re.MULTILINE)
@@ -78,7 +80,7 @@ def load_profiles(
     (bad_setting) for a file that cannot be understood."""
     env = os.environ if env is None else env
     here = os.path.abspath(os.fspath(cwd)) if cwd is not None else os.getcwd()
-    files = read_files(env, here, system_file)
+    files = read_files(found_files(env, here, system_file))
     found: dict[str, Profile] = {}
     for file in reversed(files):  # the strongest last
         for name, table in file.profiles.items():

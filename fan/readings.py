@@ -1,7 +1,8 @@
 """What the records and objects of the registry say of services, as values.
 
 Keys of the store: records `inst` and `override` named `<service>/<id>`, `iface` and `unique` named
-`<service>/<version>`; objects `route/<service>` and `config/<service>/policy`.
+`<service>/<version>`, `needs` named `<needed service>/<service>/<version>`; objects
+`route/<service>` and `config/<service>/policy`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from fan.stores.base import Cut, Record, Revision
 
 INSTANCE = "inst"
 INTERFACE = "iface"
+#: Records that say, under the name of a service, who needs it: empty, the interfaces tell the rest.
+NEEDS = "needs"
 #: What operators say of instances.
 OVERRIDE = "override"
 #: Records that say which instance is the one of a `unique` service's version.

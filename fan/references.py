@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from fan.errors import InvalidArgument
 
 #: A reference, and what stands before it in a URL: `//user:`, or nothing.
-_REFERENCE = re.compile(
+_REFERENCE = (
     r"(?P<user>(?<=//)[^/?#@\s:]*:)(?P<inner>env:[A-Za-z_]\w*|file:[^@\s]+)(?=@)"
     r"|\A(?P<whole>env:[A-Za-z_]\w*|file:.+)\Z"
 )
@@ -22,12 +22,12 @@ _REFERENCE = re.compile(
 
 def has_reference(text: str) -> bool:
     """Whether any part of a setting is a reference."""
-    return _REFERENCE.search(text) is not None
+    return _may_hold(text) and re.search(_REFERENCE, text) is not None
 
 
 def is_reference(text: str) -> bool:
     """Whether all of a setting is one reference."""
-    found = _REFERENCE.fullmatch(text)
+    found = re.fullmatch(_REFERENCE, text) if _may_hold(text) else None
     return found is not None and found["whole"] is not None
 
 
@@ -61,8 +61,8 @@ def without_references(text: str) -> tuple[str, Callable[[str], str]]:
     return _replaced(text, hide), restore
 
 
-def resolve(text: str, env: Mapping[str, str]) -> str:
-    """The setting itself: every reference replaced by what it stands for, percent-encoded within a
+def resolve_reference(text: str, env: Mapping[str, str]) -> str:
+    """A setting itself: every reference replaced by what it stands for, percent-encoded within a
     URL. Raises InvalidArgument (bad_setting) for one that leads nowhere."""
     if is_reference(text):
         return _secret(text, env)
@@ -74,7 +74,18 @@ def resolve(text: str, env: Mapping[str, str]) -> str:
 
 
 def _replaced(text: str, change: Callable[[str], str]) -> str:
-    return _REFERENCE.sub(lambda m: (m["user"] or "") + change(m["inner"] or m["whole"]), text)
+    if not _may_hold(text):
+        return text
+
+    def changed(found: re.Match[str]) -> str:
+        return (found["user"] or "") + change(found["inner"] or found["whole"])
+
+    return re.sub(_REFERENCE, changed, text)
+
+
+def _may_hold(text: str) -> bool:
+    """Whether it is worth a look: most settings hold none, and no command waits for the pattern."""
+    return "env:" in text or "file:" in text
 
 
 def _secret(reference: str, env: Mapping[str, str]) -> str:

@@ -2,7 +2,8 @@
 when the registry gave that up.
 
 Keys of the store that live here: records `inst` named `<service>/<id>`, `iface` and `unique` named
-`<service>/<version>`; objects `route/<service>` are written when a service is adopted.
+`<service>/<version>`, `needs` named `<needed service>/<service>/<version>`; objects
+`route/<service>` are written when a service is adopted.
 """
 
 from __future__ import annotations
@@ -17,9 +18,17 @@ import msgspec
 
 from fan.errors import Aborted, AlreadyExists, FanError, PermissionDenied, Unavailable
 from fan.model import WHOLE, Instance, Interface, Route
-from fan.readings import INSTANCE, INTERFACE, ROUTE, UNIQUE, decode_route, safely
+from fan.readings import (
+    INSTANCE,
+    INTERFACE,
+    NEEDS,
+    ROUTE,
+    UNIQUE,
+    decode_interface,
+    decode_route,
+    safely,
+)
 from fan.stores.base import Change, Hint, Plan, Revision, Session, Store
-from fan.writing import user_name
 
 #: Seconds between two tries to register again while the registry is down.
 _LONGEST_WAIT = 5.0
@@ -70,7 +79,7 @@ class Registrar:
             self._held[instance.id] = instance
             self._interfaces[key] = interface
         if interface.methods or not self._has_interface(key, deadline):
-            store.put(INTERFACE, key, msgspec.json.encode(interface), deadline=deadline)
+            put_interface(store, interface, deadline)
 
     def _has_interface(self, key: str, deadline: float) -> bool:
         found = self._open().list(INTERFACE, key, deadline=deadline)
@@ -245,14 +254,15 @@ class Registrar:
         key = f"{instance.service}/{instance.version}"
         interface = self._interfaces.get(key)
         if interface is not None and not self._has_interface(key, self._deadline(None)):
-            body = msgspec.json.encode(interface)
-            self._open().put(INTERFACE, key, body, deadline=self._deadline(None))
+            put_interface(self._open(), interface, self._deadline(None))
         self._adopt_again(instance)
 
     def _adopt_again(self, instance: Instance) -> None:
         """Where the registry was made anew, give it the route that was last seen in force. Who
         registers again first writes it, and all who saw the same write the same; without one it is
         as at a first start."""
+        from fan.writing import user_name
+
         first = msgspec.json.encode(Route(versions={instance.version: WHOLE}))
         body = self._routes.get(instance.service, first)
         reason = f"{instance.service} {instance.version} found the registry made anew"
@@ -291,6 +301,25 @@ class Registrar:
 
     def _deadline(self, deadline: float | None) -> float:
         return time.monotonic() + self._timeout if deadline is None else deadline
+
+
+def put_interface(store: Store, interface: Interface, deadline: float) -> None:
+    """Write an interface. Who needs whom comes first: nobody is to find the one without the
+    other."""
+    key = f"{interface.service}/{interface.version}"
+    for needed in sorted(interface.needed):
+        store.put(NEEDS, f"{needed}/{key}", b"", deadline=deadline)
+    store.put(INTERFACE, key, msgspec.json.encode(interface), deadline=deadline)
+
+
+def delete_interface(store: Store, key: str, deadline: float) -> None:
+    """Remove the interface `<service>/<version>`, and that it needs anybody."""
+    for record in store.list(INTERFACE, key, deadline=deadline):
+        if record.name == key:
+            store.delete(INTERFACE, key, deadline=deadline)
+            interface = safely(decode_interface, record.body)
+            for needed in sorted(interface.needed) if interface is not None else ():
+                store.delete(NEEDS, f"{needed}/{key}", deadline=deadline)
 
 
 def _log() -> Any:

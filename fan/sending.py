@@ -13,12 +13,12 @@ import msgspec
 
 from fan.codec import check_baggage, decode_arguments
 from fan.context import current, new_id
-from fan.errors import FanError, InvalidArgument
+from fan.errors import NO, FailedPrecondition, FanError, InvalidArgument
 from fan.hosting import Hosted
-from fan.message import JSON, Request, Response
+from fan.message import JSON, MAX_TIMEOUT, Request, Response
 from fan.middleware.base import Call, CallNext, Middleware, Options, Send, Steps
 from fan.model import QUEUES, Address, Choice, ServiceInfo, transport_of
-from fan.picker import Table, needs_key, peer
+from fan.picker import Table, check_pushed, needs_key, peer
 from fan.routes import Rule
 from fan.service import check_topic
 from fan.transports.base import Transport
@@ -71,16 +71,19 @@ class Sender:
         if book is not None and self._is_open:
             book.open()
 
-    def hosted(self, service: str, want: str, method: str = "") -> Hosted | None:
+    def hosted(
+        self, service: str, want: str, method: str = "", *, is_at_hand: bool = False
+    ) -> Hosted | None:
         """The service hosted in this App that a call goes to directly, None where there is none or
-        the options or a rule name another place."""
+        the options or a rule name another place. With `is_at_hand` it reads no registry."""
         if not self._may_stay or not self._app.dispatcher.hosting:
             return None
         book = self._app.routes
         rule = book.at_hand(service, method) if book is not None and self._is_open else None
         if rule is not None and (rule.url or rule.type not in ("auto", "local")):
             return None
-        return self._app.hosted_for(service, want or self._options.want)
+        want = want or self._options.want
+        return self._app.binding.hosted_for(service, want, is_at_hand=is_at_hand)
 
     def begin(
         self, kind: str, service: str, method: str, want: str, content_type: str, body: bytes
@@ -143,7 +146,7 @@ class Sender:
         if call.policy:
             seconds = dict(call.policy).get("timeout", seconds)
         if seconds and options.timeout is None:
-            own = time.monotonic() + seconds
+            own = time.monotonic() + min(seconds, MAX_TIMEOUT)
             call.deadline = own if call.parent is None else min(own, call.deadline)
 
     def options_for(self, service: str, method: str) -> Options:
@@ -173,10 +176,12 @@ class Sender:
     def _look(self, call: Call) -> Table:
         """What is known of the service as of the generation that the call tree is pinned to; the
         entry of a tree pins it. A service that is replaced is called in the other's place."""
-        table: Table = self._app.picker.look(call.service, call.deadline, call.gen)
+        name = call.asked[0] if call.asked else call.service
+        table: Table = self._app.picker.look(name, call.deadline, call.gen)
         call.table = table
         call.gen = call.gen or self._app.discovery.gen or table.info.gen
         if table.replaces:
+            call.asked = call.asked or (call.service, call.options.want)
             call.service = table.info.name
             if table.want and not call.options.want:
                 call.options = msgspec.structs.replace(call.options, want=table.want)
@@ -214,18 +219,41 @@ class Sender:
         return transport.home(), transport
 
     def _choose(self, call: Call) -> Choice:
-        options, picker = call.options, self._app.picker
+        options = call.options
         if options.peers:
             return peer(call.service, call.method, options, call.tried)
-        table: Table = call.table
         if call.kind == "push":
-            queue = self._queue_of(call)
-            if needs_key(table, call.method, options) and (queue or self._wants_queue(call)):
-                from fan.shard import no_queue
+            choice = self._choose_for_push(call)
+            if self._app.transport_for(choice.address).is_shared:
+                self._check_pushed(call)
+            return choice
+        return self._choose_instance(call)
 
-                raise no_queue(call.service, table.sharding)
-            if queue is not None:
-                return self._queued(call, queue)
+    def _choose_for_push(self, call: Call) -> Choice:
+        table: Table = call.table
+        queue = self._queue_of(call)
+        if needs_key(table, call.method, call.options) and (queue or self._wants_queue(call)):
+            from fan.shard import no_queue
+
+            raise no_queue(call.service, table.sharding)
+        if queue is not None:
+            return self._queued(call, queue)
+        return self._choose_instance(call)
+
+    def _check_pushed(self, call: Call) -> None:
+        """Raise Unimplemented (unknown_method) for a method that nobody has who takes the pushes:
+        what is called directly says so itself, and a queue cannot."""
+        try:
+            check_pushed(call.table, call.method)
+        except FanError:
+            fresh = self._app.picker.look_again(call.table, call.deadline)
+            if fresh is None:
+                raise
+            check_pushed(fresh, call.method)
+
+    def _choose_instance(self, call: Call) -> Choice:
+        options, picker = call.options, self._app.picker
+        table: Table = call.table
         sticky = options.sticky or _sticky(call, table) or call.traceparent[3:35]
         if call.attempt:  # what is known may be what was wrong: a route, or who is there
             with contextlib.suppress(FanError):
@@ -238,11 +266,17 @@ class Sender:
             return find(table, call.method, options, sticky, call.tried)
         except FanError:
             fresh = picker.look_again(table, call.deadline)  # the watch may be behind
-            if fresh is None:
+            if fresh is None and not table.replaces:
                 raise
-            if fresh.info.routed_at > call.gen:
-                fresh = self._look(call)  # another route is none of this call tree's
-            return find(fresh, call.method, options, sticky, call.tried)
+            gen = max((fresh or table).info.routed_at, picker.routed_at(table, call.deadline))
+            if gen <= call.gen:
+                return find(fresh or table, call.method, options, sticky, call.tried)
+            try:  # another route is none of this call tree's
+                return find(self._look(call), call.method, options, sticky, call.tried)
+            except FanError as exc:
+                if call.is_entry:
+                    raise _moved(exc, gen) from exc
+                raise
 
     def _queue_of(self, call: Call) -> Transport | None:
         """The queue that a push goes to, whoever is up: the one that is asked for; for a method
@@ -328,6 +362,8 @@ class Sender:
             call.marks["answered"] = time.monotonic()
         if response.code != "ok":
             raise self._app.errors.arriving(response, call.target)
+        if call.kind == "push" and not response.gen:  # a broker knows of no route
+            response = msgspec.structs.replace(response, gen=request.gen)
         return response
 
     def _request(self, call: Call) -> Request:
@@ -399,6 +435,16 @@ def _sticky(call: Call, table: Table) -> str:
     else:
         return ""
     return found or ""
+
+
+def _moved(exc: FanError, gen: int) -> FanError:
+    """What is told of a route that nobody serves any more, and that has gone elsewhere since."""
+    return FailedPrecondition(
+        f"{exc.message}; generation {gen} has another route",
+        reason="stale_route",
+        executed=NO,
+        details={"gen": gen},
+    )
 
 
 def client_chain(layers: list[Middleware], pick: Callable[..., Steps], send: CallNext) -> CallNext:

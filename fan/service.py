@@ -22,9 +22,9 @@ from fan.signature import Signature
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SEGMENT = r"[A-Za-z_][A-Za-z0-9_-]*"
-_SERVICE_NAME = re.compile(rf"{_SEGMENT}(\.{_SEGMENT})*")
+_SERVICE_NAME = rf"{_SEGMENT}(\.{_SEGMENT})*"
 _TOPIC = _SERVICE_NAME
-_METHOD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_METHOD_NAME = r"[A-Za-z][A-Za-z0-9_-]*"
 _MAX_NAME = 255
 # The lifecycle's own, never a caller's.
 _HOOKS = frozenset({"service_start", "service_stop"})
@@ -118,7 +118,7 @@ def subscribe(
     as a push is. A method may subscribe to several topics, and be called by name as well.
     """
     check_topic(topic)
-    if group and (broadcast or not _SERVICE_NAME.fullmatch(group)):
+    if group and (broadcast or not re.fullmatch(_SERVICE_NAME, group)):
         raise ValueError(f"{group!r} is no group: a dotted name, and none for a broadcast")
 
     def decorate(function: Any) -> Any:
@@ -135,7 +135,7 @@ def subscribe(
 
 def check_topic(topic: str) -> None:
     """Raise ValueError for what is no topic."""
-    if not _TOPIC.fullmatch(topic) or len(topic) > _MAX_NAME:
+    if not re.fullmatch(_TOPIC, topic) or len(topic) > _MAX_NAME:
         raise ValueError(
             f"{topic!r} is no topic: dotted parts of letters, digits, '_' and '-', "
             f"at most {_MAX_NAME} characters"
@@ -160,7 +160,7 @@ def _mark(fn: Any, options: dict[str, Any]) -> Any:
         _checked_timeout(marked.timeout)
     if marked.dedupe not in ("memory", "shared"):
         raise ValueError(f"dedupe is {marked.dedupe!r}, and not 'memory' or 'shared'")
-    if fn and not _METHOD_NAME.fullmatch(fn):
+    if fn and not re.fullmatch(_METHOD_NAME, fn):
         raise ValueError(f"{fn!r} is no method name: letters, digits, '_' and '-', a letter first")
 
     def decorate(function: Any) -> Any:
@@ -259,7 +259,7 @@ def service_name(service: Service | type[Service]) -> str:
     cls = service if isinstance(service, type) else type(service)
     if not isinstance(name, str) or not name:
         raise ValueError(f"{cls.__name__} has no name: set `name = '...'` in the class")
-    if len(name) > _MAX_NAME or not _SERVICE_NAME.fullmatch(name):
+    if len(name) > _MAX_NAME or not re.fullmatch(_SERVICE_NAME, name):
         raise ValueError(
             f"{name!r} is no service name: dotted parts of letters, digits, '_' and '-', "
             f"at most {_MAX_NAME} characters"
@@ -279,7 +279,7 @@ def method_names(cls: type[Service]) -> dict[str, str]:
             if options is None:
                 continue
             name = options.name or attribute
-            if attribute in _HOOKS or not _METHOD_NAME.fullmatch(name):
+            if attribute in _HOOKS or not re.fullmatch(_METHOD_NAME, name):
                 raise ValueError(f"{base.__name__}.{attribute} cannot be called from outside")
             if own.setdefault(name, attribute) != attribute:
                 raise ValueError(f"{base.__name__} has two methods that are called {name!r}")

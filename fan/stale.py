@@ -3,7 +3,7 @@
 Every reading that works leaves a file of its own, replaced as a whole; one that fails is answered
 from the file, marked by `age`. Writes, sessions, watches and the history never are: who changes
 something, or follows it, needs the registry. An empty answer is an answer, and is kept like any
-other.
+other. Whenever a reading is kept for the first time, what is too old, or too much, goes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import builtins
 import contextlib
 import os
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -38,6 +37,12 @@ T = TypeVar("T")
 #: Share of the time that is left which a reading may take that could be answered from here.
 _SHARE = 0.5
 _MOST = 2.0
+#: What names are the remainder of.
+_PRIME = 2**61 - 1
+
+#: Readings of one registry that are kept, and for how many seconds, or as long as somebody wants
+#: them who keeps one.
+_KEPT, _KEPT_FOR = 500, 86_400.0
 
 
 class _Reading(msgspec.Struct, frozen=True):
@@ -45,6 +50,14 @@ class _Reading(msgspec.Struct, frozen=True):
 
     of: list[str]
     found: msgspec.Raw
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """A reading that a file holds, and its age in seconds."""
+
+    path: str
+    found: bytes
+    age: float
 
 
 class StaleStore(Store):
@@ -122,42 +135,72 @@ class StaleStore(Store):
                 failure = exc
                 self._is_down = True
             else:
-                self._keep(keys[0], found)
+                self._keep(keys[0], found, kept)
                 return found
         if kept is not None:
-            body, age = kept
             with contextlib.suppress(msgspec.MsgspecError):
-                value: T = msgspec.json.decode(body, type=type)
-                self.age = max(age, self.age or 0.0)
+                value: T = msgspec.json.decode(kept.found, type=type)
+                self.age = max(kept.age, self.age or 0.0)
                 self._on_stale(self.age)
                 return value
         if failure is None:  # what was kept is damaged
             return ask(deadline)
         raise failure
 
-    def _kept(self, keys: Sequence[Sequence[str]]) -> tuple[msgspec.Raw, float] | None:
-        """The first of these readings that is there and young enough, and its age."""
+    def _kept(self, keys: Sequence[Sequence[str]]) -> _Kept | None:
+        """The first of these readings that is there and young enough."""
         for key in keys:
+            path = self._path(key)
             with contextlib.suppress(OSError, msgspec.MsgspecError):
-                with open(self._path(key), "rb") as file:
+                with open(path, "rb") as file:
                     age = max(0.0, time.time() - os.fstat(file.fileno()).st_mtime)
                     if age > self._max_stale:
                         continue
-                    kept = msgspec.json.decode(file.read(), type=_Reading)
-                if kept.of == [self._name, *key]:
-                    return kept.found, age
+                    reading = msgspec.json.decode(file.read(), type=_Reading)
+                if reading.of == [self._name, *key]:
+                    return _Kept(path, bytes(reading.found), age)
         return None
 
-    def _keep(self, key: Sequence[str], value: Any) -> None:
-        """Whoever cannot write here goes without."""
+    def _keep(self, key: Sequence[str], value: Any, kept: _Kept | None) -> None:
+        """Whoever cannot write here goes without. What is `kept` already only becomes younger: a
+        command would wait for the disk to replace a file."""
         path = self._path(key)
-        temporary = f"{path}.{os.getpid()}"
-        body = _Reading([self._name, *key], msgspec.Raw(msgspec.json.encode(value)))
+        found = msgspec.json.encode(value)
         with contextlib.suppress(OSError):
+            if kept is not None and kept.path == path and kept.found == found:
+                os.utime(path)
+                return
+            temporary = f"{path}.{os.getpid()}"
+            body = _Reading([self._name, *key], msgspec.Raw(found))
+            is_new_registry = not os.path.isdir(self._folder)
             os.makedirs(self._folder, 0o700, exist_ok=True)
+            is_new = not os.path.exists(path)
             with open(temporary, "wb", opener=_private) as file:
                 file.write(msgspec.json.encode(body))
             os.replace(temporary, path)
+            if is_new_registry:
+                for other in os.scandir(os.path.dirname(self._folder)):
+                    if _is_name(other.name):
+                        self._prune(other.path)
+            elif is_new:
+                self._prune(self._folder)
+
+    def _prune(self, folder: str) -> None:
+        """Remove the readings of one registry that are too old or too many, and their folder with
+        the last one. Somebody else may be doing the same."""
+        found = []
+        for entry in os.scandir(folder):
+            if _is_name(entry.name.partition(".")[0]):
+                with contextlib.suppress(OSError):
+                    found.append((entry.stat().st_mtime, entry.path))
+        found.sort(reverse=True)
+        oldest = time.time() - max(self._max_stale, _KEPT_FOR)
+        for number, (at, path) in enumerate(found):
+            if number >= _KEPT or at < oldest:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+        with contextlib.suppress(OSError):  # not empty, most often
+            os.rmdir(folder)
 
     def _path(self, key: Sequence[str]) -> str:
         return os.path.join(self._folder, f"{_name(chr(0).join(key))}.json")
@@ -210,9 +253,13 @@ class StaleStore(Store):
 
 def _name(text: str) -> str:
     """A short name for a text. What is found under it says itself whose it is, so that this need
-    not be the name of nothing else: a hash that is none costs a command 5 ms to import."""
-    data = text.encode()
-    return f"{zlib.crc32(data):08x}{zlib.crc32(data[::-1]):08x}"
+    not be the name of nothing else: a hash of that kind costs a command 5 ms to import."""
+    return f"{int.from_bytes(text.encode(), 'big') % _PRIME:016x}"
+
+
+def _is_name(text: str) -> bool:
+    """Whether it can be one of those, and what has it be ours."""
+    return len(text) == 16 and set(text) <= set("0123456789abcdef")
 
 
 def _private(path: str, flags: int) -> int:

@@ -1,24 +1,24 @@
 """Dependencies between versions: every version of a needed service that takes calls must suit
 every version that needs it and takes calls.
 
-The interfaces say who needs what; they are read before a commit, and what they ask for is checked
-inside it, on the routes that it would leave, so that two plans which are valid alone and not
-together cannot both come through.
+The interfaces say who needs what. Those that a change has to do with are read before its commit,
+found by the records of who needs whom; and what they ask for is checked inside it, on the routes
+that it would leave, so that two plans which are valid alone and not together cannot both come
+through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 
 import msgspec
 
 from fan.errors import NO, FailedPrecondition, Unavailable
 from fan.model import Route
-from fan.stores.base import Store
+from fan.readings import INTERFACE, NEEDS
+from fan.stores.base import Record, Store
 from fan.version_routes import routed
 from fan.versions import matches, newest_last
-
-INTERFACE = "iface"
 
 #: The reason of the error for an interface that came after they were read.
 STRANGER = "interfaces_changed"
@@ -91,13 +91,26 @@ class Dependencies:
     @classmethod
     def read(cls, store: Store, deadline: float) -> Dependencies:
         """Those of the registry; what somebody damaged is left out."""
-        found = []
-        for record in store.list(INTERFACE, deadline=deadline):
-            try:
-                found.append(_decode(record.body))
-            except (msgspec.DecodeError, RecursionError):
-                continue
-        return cls(found)
+        return cls(_decoded(store.list(INTERFACE, deadline=deadline)))
+
+    @classmethod
+    def around(cls, store: Store, services: Iterable[str], deadline: float) -> Dependencies:
+        """Those that a change of these services has to do with: of themselves, of whom they need,
+        and of who needs them. What the registry holds besides costs nothing."""
+
+        def interfaces(names: Iterable[str]) -> list[Needs]:
+            each = (store.list(INTERFACE, f"{name}/", deadline=deadline) for name in sorted(names))
+            return [needs for records in each for needs in _decoded(records)]
+
+        changed = set(services)
+        users = {
+            record.name.removeprefix(f"{name}/").rpartition("/")[0]
+            for name in sorted(changed)
+            for record in store.list(NEEDS, f"{name}/", deadline=deadline)
+        }
+        own = interfaces(changed)
+        needed = {n for each in own for ranges in each.depend.values() for n in ranges}
+        return cls([*own, *interfaces((users | needed) - changed)])
 
     @property
     def services(self) -> list[str]:
@@ -120,8 +133,10 @@ class Dependencies:
                 found.add(name)
         return found
 
-    def edges(self, service: str, route_of: RouteOf) -> list[Edge]:
-        """What the versions of a service need that take calls."""
+    def edges(
+        self, service: str, route_of: RouteOf, among: Container[str] | None = None
+    ) -> list[Edge]:
+        """What the versions of a service need that take calls; with `among`, of these services."""
         route = route_of(service)
         if route is None or route.replaced_by:
             return []
@@ -130,7 +145,7 @@ class Dependencies:
             needs = self._needs.get(service, {}).get(version)
             for strength, ranges in sorted(needs.depend.items()) if needs is not None else ():
                 for needed, range in sorted(ranges.items()):
-                    if needed != service:
+                    if needed != service and (among is None or needed in among):
                         edge = Edge(
                             service=service, version=version, needed=needed, range=range,
                             is_hard=strength == "hard",
@@ -154,8 +169,8 @@ class Dependencies:
         return [
             edge
             for name in sorted(self.related(changed))
-            for edge in self.edges(name, route_of)
-            if not edge.is_met and (name in changed or edge.needed in changed)
+            for edge in self.edges(name, route_of, None if name in changed else changed)
+            if not edge.is_met
         ]
 
     def check(self, changed: Iterable[str], route_of: RouteOf, *, is_last: bool) -> list[Edge]:
@@ -191,6 +206,15 @@ class Dependencies:
         if not suiting:
             return f"no version of {edge.needed} that is registered would do"
         return f"{edge.needed} {' or '.join(suiting[:_MOST_NAMED])} would do"
+
+
+
+def _decoded(records: Iterable[Record]) -> Iterator[Needs]:
+    for record in records:
+        try:
+            yield _decode(record.body)
+        except (msgspec.DecodeError, RecursionError):
+            continue
 
 
 def _told(edge: Edge, suiting: list[str]) -> dict[str, object]:

@@ -107,7 +107,8 @@ class Flow:
     def _try(self, deadline: float, *, is_last: bool) -> Written:
         store, job, how = self._store, self._job, self._how
         services = [o.removeprefix(ROUTE) for o in job.objects if o.startswith(ROUTE)]
-        depend = Dependencies.read(store, deadline) if job.is_checked and services else None
+        is_checked = job.is_checked and services
+        depend = Dependencies.around(store, services, deadline) if is_checked else None
         related = depend.related(services) if depend is not None else set()
         objects = list(dict.fromkeys([*job.objects, *(ROUTE + name for name in sorted(related))]))
 

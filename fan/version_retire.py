@@ -11,7 +11,7 @@ import msgspec
 
 from fan.errors import FailedPrecondition, FanError
 from fan.model import Interface, Route, ServiceInfo
-from fan.settings import parse_duration
+from fan.settings_values import parse_duration
 from fan.stores.base import Cut, Plan, Revision, Store
 from fan.version_confirm import Confirm, Roll, Tally, not_confirmed, wait
 from fan.version_flow import Job

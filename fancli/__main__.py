@@ -1,7 +1,5 @@
 """`python -m fancli`, the same as `fan`."""
 
-import sys
+from fancli.entry import run
 
-from fancli.main import main
-
-sys.exit(main())
+run()

@@ -6,6 +6,7 @@ used.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from fancli.params import Duration, Usage
 
 #: What `--wait-ready` without a duration is on the way through click.
 WHOLE_BUDGET = "budget"
+_DURATION = re.compile(r"\d+(?:\.\d+)?(?:ms|s|m|h)?")
 #: What `--print` may show.
 PARTS = "HBrhbm"
 
@@ -83,6 +85,8 @@ def check(how: How, *, is_dry: bool, is_json: bool) -> None:
         raise Usage(f"{used[0]} and {used[1]} are two things to do", "one of them")
     if how.parts and (is_json or used):
         raise Usage(f"--print and {'--json' if is_json else used[0]} do not go together")
+    if how.path and (how.diff or how.against):
+        raise Usage(f"--get and {'--diff' if how.diff else '--against'} do not go together")
     if (how.parts or how.is_batch or how.against) and how.output:
         raise Usage("-o takes the result of one call", "redirect: > FILE")
     needs = (
@@ -118,13 +122,19 @@ def _check_ready(ctx: click.Context, param: click.Parameter, value: str | None) 
 
 
 def with_bare_wait(args: list[str]) -> list[str]:
-    """The arguments with a duration behind `--wait-ready`: click would take the next word for
-    one."""
-    end = args.index("--") if "--" in args else len(args)
-    return [
-        f"{arg}={WHOLE_BUDGET}" if arg == "--wait-ready" and index < end else arg
-        for index, arg in enumerate(args)
-    ]
+    """The arguments with a duration behind `--wait-ready`: the next word where it is one, which no
+    target and no item can be, else the whole budget. click would take any word."""
+    found: list[str] = []
+    rest = list(args)
+    while rest:
+        arg = rest.pop(0)
+        if arg == "--":
+            return [*found, arg, *rest]
+        if arg == "--wait-ready":
+            is_given = bool(rest) and _DURATION.fullmatch(rest[0])
+            arg = f"{arg}={rest.pop(0) if is_given else WHOLE_BUDGET}"
+        found.append(arg)
+    return found
 
 
 _FILE: Options = (

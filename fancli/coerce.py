@@ -18,7 +18,7 @@ Schema = Mapping[str, Any]
 
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
-_INTEGER = re.compile(r"[-+]?\d+")
+_INTEGER = r"[-+]?\d+"
 _WORDS = {
     "integer": "an integer", "number": "a number", "boolean": "true or false", "string": "text",
 }  # fmt: skip
@@ -188,7 +188,7 @@ def _try(text: str, schema: Schema) -> tuple[Any, str]:
     value: Any = text
     if not types or "string" in types:
         pass
-    elif "integer" in types and _INTEGER.fullmatch(text):
+    elif "integer" in types and re.fullmatch(_INTEGER, text):
         value = int(text)
     elif "number" in types and (number := _number(text)) is not None:
         value = number
@@ -211,7 +211,7 @@ def _try(text: str, schema: Schema) -> tuple[Any, str]:
 
 def _number(text: str) -> float | int | None:
     try:
-        return int(text) if _INTEGER.fullmatch(text) else float(text)
+        return int(text) if re.fullmatch(_INTEGER, text) else float(text)
     except ValueError:
         return None
 

@@ -71,11 +71,9 @@ def words_of(shell: str, env: Environment) -> tuple[list[str], str, str]:
     keeps on the line by itself: bash cuts words at COMP_WORDBREAKS, so at = and :, and replaces
     only what comes after the last of them; an @ or $ that cuts is replaced, too (readline's
     `rl_special_prefixes`). click's own script for bash hands over the words as zsh's does."""
-    from click.shell_completion import split_arg_string
-
     if shell == "bash":
         line = env.vars["COMP_LINE"][: int(env.vars["COMP_POINT"])]
-        words = split_arg_string(line)
+        words = split(line)
         if not line or line[-1].isspace():
             words.append("")
         word = words[-1]
@@ -83,14 +81,24 @@ def words_of(shell: str, env: Environment) -> tuple[list[str], str, str]:
         cut = max((word.rfind(mark) for mark in marks if mark.strip()), default=-1)
         is_kept = cut >= 0 and word[cut] not in "@$"
         return words[1:-1], word, word[: cut + is_kept] if cut >= 0 else ""
-    words = split_arg_string(env.vars["COMP_WORDS"])
+    words = split(env.vars["COMP_WORDS"])
     if shell in ("zsh", CLICKS_BASH):
         here = int(env.vars["COMP_CWORD"])
         return words[1:here], words[here] if here < len(words) else "", ""
-    word = "".join(split_arg_string(env.vars["COMP_CWORD"])[:1])
+    word = "".join(split(env.vars["COMP_CWORD"])[:1])
     if word and words and words[-1] == word:
         words.pop()
     return words[1:], word, ""
+
+
+def split(line: str) -> list[str]:
+    """The words of a line as a shell sees them, the last perhaps unfinished."""
+    if not any(mark in line for mark in "'\"\\"):  # then `shlex` is not worth its import
+        plain = line.translate({ord(blank): " " for blank in "\t\r\n"})
+        return [word for word in plain.split(" ") if word]
+    from click.shell_completion import split_arg_string
+
+    return split_arg_string(line)
 
 
 def told(shell: str, item: CompletionItem[str], typed: str) -> str:
@@ -362,7 +370,7 @@ def registered(ctx: click.Context) -> dict[str, ServiceInfo]:
 
 def _patiently(ctx: click.Context, ask: Callable[[Any, float], T]) -> T | None:
     """What the registry in force answers; None when it does not in time, or not at all."""
-    import signal
+    import _signal as signal  # type: ignore[import-not-found]  # see `main`
     from types import FrameType
 
     # Outside of the time that a registry is given: what a busy machine takes for it is no wait.

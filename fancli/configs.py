@@ -13,7 +13,7 @@ import msgspec
 
 from fancli.complete import complete_key
 from fancli.mask import MASK, is_secret, mask_value
-from fancli.params import Usage, json_error, read_bytes, read_text
+from fancli.params import Usage, parse_json, read_bytes, read_text
 
 if TYPE_CHECKING:
     from fan import Configs
@@ -34,7 +34,7 @@ key_argument: Callable[[Any], Any] = click.argument(
 @contextmanager
 def opened(common: Common, key: str = "") -> Iterator[tuple[Configs, float]]:
     """The configs, and the deadline of the command. `key` is what an error in JSON is about."""
-    from fan import Configs, plugins
+    from fan import Configs, check_config, plugins
 
     if common.env.is_json:
         common.env.target = key
@@ -43,7 +43,7 @@ def opened(common: Common, key: str = "") -> Iterator[tuple[Configs, float]]:
     with plugins.open_store(
         settings.registry_url, settings.namespace, settings, on_stale=common.on_stale
     ) as store:
-        config = Configs(lambda: store, live=False, timeout=settings.timeout)
+        config = Configs(lambda: store, live=False, timeout=settings.timeout, check=check_config)
         try:
             yield config, deadline
         finally:
@@ -115,19 +115,6 @@ def _as(type: str, text: str) -> Any:
     if number != number or number in (float("inf"), float("-inf")):
         raise Usage(f"VALUE {text!r} is no {type} that JSON has")
     return number
-
-
-def parse_json(text: str | bytes, option: str) -> Any:
-    """JSON that was typed. Raises Usage."""
-    raw = text.encode() if isinstance(text, str) else text
-    if not raw.strip():
-        raise Usage(f"{option}: empty, not JSON")
-    try:
-        return msgspec.json.decode(raw)
-    except RecursionError:
-        raise Usage(f"{option}: nested too deeply") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise json_error(raw, option, exc) from None
 
 
 def read_json(given: str, option: str, env: Environment) -> Any:

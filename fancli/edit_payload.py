@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fancli.editor import discard, run_editor, write_draft
+from fancli.editor import discard, is_untouched, run_editor, write_draft
 from fancli.params import Usage, read_text
 from fancli.payload import Payload, read_payload
 
@@ -30,9 +30,13 @@ def edited(asking: Asking, method: MethodInfo | None, payload: Payload) -> Paylo
         said = exc.message.replace("-d", "--edit", 1)
         raise Usage(f"{said}; what was edited is in {path}", exc.hint) from None
     except BaseException:
-        asking.common.out.note(f"what was edited is in {path}")
+        if is_untouched(path, draft):
+            discard(path)
+        else:
+            asking.common.out.note(f"what was edited is in {path}")
         raise
     discard(path)
+    asking.let_go()  # that may have taken an hour
     if found is None:
         raise Usage("--edit: the payload was emptied, and nothing was sent")
     return found

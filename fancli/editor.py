@@ -48,6 +48,15 @@ def run_editor(env: Environment, path: str) -> None:
         )
 
 
+def is_untouched(path: str, text: str) -> bool:
+    """Whether a draft is as it was written: then there is nothing in it to be kept."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return file.read() == f"{text}\n"
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def discard(path: str) -> None:
     """Remove a draft."""
     os.unlink(path)

@@ -105,13 +105,27 @@ def wants_json(args: list[str]) -> bool:
     return False
 
 
-class Command(click.Command):
-    """A command whose help ends in `Examples`: one command line each, as they would be typed."""
+class Documented(click.Command):
+    """What has a help that ends in `Examples`: one command line each, as they would be typed."""
 
     def __init__(self, *args: Any, examples: tuple[str, ...] = (), **attrs: Any) -> None:
         attrs["context_settings"] = CONTEXT | (attrs.get("context_settings") or {})
         super().__init__(*args, **attrs)
         self.examples = examples
+        self._help: click.Option | None = None
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        write_examples(self.examples, formatter)
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        if self._help is None:
+            self._help = help_option(self.get_help_option_names(ctx))
+        return self._help
+
+
+class Command(Documented):
+    """A command."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing and args and self._awaits_value(args[-1]):
@@ -119,35 +133,30 @@ class Command(click.Command):
             args = args[:-1]
         return super().parse_args(ctx, args)
 
+    def make_parser(self, ctx: click.Context) -> Any:
+        # click looks for `-t` among the long options first, and makes a whole error, with names
+        # that are alike, before it thinks of the short ones: 3 ms of a command's start.
+        parser = super().make_parser(ctx)
+        for name, option in getattr(parser, "_short_opt", {}).items():
+            parser._long_opt.setdefault(name, option)
+        return parser
+
     def _awaits_value(self, arg: str) -> bool:
         return any(
             isinstance(param, click.Option) and arg in param.opts and not param.is_flag
             for param in self.params
         )
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        super().format_epilog(ctx, formatter)
-        write_examples(self.examples, formatter)
 
-    def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        return quiet_help(super().get_help_option(ctx))
-
-
-class Group(click.Group):
+class Group(Documented, click.Group):
     """A group that finds its commands in a table and imports one when it is run."""
 
     def __init__(
-        self,
-        *args: Any,
-        table: Mapping[str, Row] | None = None,
-        examples: tuple[str, ...] = (),
-        **attrs: Any,
+        self, *args: Any, table: Mapping[str, Row] | None = None, **attrs: Any
     ) -> None:
-        attrs["context_settings"] = CONTEXT | (attrs.get("context_settings") or {})
         attrs.setdefault("no_args_is_help", False)
         super().__init__(*args, **attrs)
         self.table = table or {}
-        self.examples = examples
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self.table, *self.commands]
@@ -161,9 +170,12 @@ class Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         command = self.get_command(ctx, args[0])
         if command is None and not ctx.resilient_parsing:
-            near = did_you_mean(args[0], self.list_commands(ctx))
-            raise Usage(f"no such command: {args[0]}", near, ctx)
+            raise Usage(f"no such command: {args[0]}", self.near(ctx, args[0]), ctx)
         return args[0] if command else None, command, args[1:]
+
+    def near(self, ctx: click.Context, name: str) -> str:
+        """What may have been meant by the name of no command; may be empty."""
+        return did_you_mean(name, self.list_commands(ctx))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         moved = hoist(args)
@@ -177,13 +189,6 @@ class Group(click.Group):
             rows.append((name, command.get_short_help_str(limit=60)))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        super().format_epilog(ctx, formatter)
-        write_examples(self.examples, formatter)
-
-    def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        return quiet_help(super().get_help_option(ctx))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         # click's own would import every command for its one-line help.
@@ -211,6 +216,18 @@ class Root(Group):
 
         extension = find(cmd_name)
         return self._loaded(ctx, extension) if extension is not None else None
+
+    def near(self, ctx: click.Context, name: str) -> str:
+        if "." in name.partition("@")[0].strip("."):
+            return f"did you mean fan call {name}?"
+        # A verb without its noun: `fan describe` for `fan discover describe`.
+        groups = [each for each in self.table if isinstance(self.get_command(ctx, each), Group)]
+        below = [
+            f"fan {each} {name}"
+            for each in groups
+            if name in getattr(self.get_command(ctx, each), "table", {})
+        ]
+        return f"did you mean {' or '.join(below)}?" if below else super().near(ctx, name)
 
     def _loaded(self, ctx: click.Context, extension: Extension) -> click.Command | None:
         try:
@@ -306,13 +323,20 @@ def _width(arg: str) -> int:
     return min(1, len(arg) - 1)
 
 
-def quiet_help(option: click.Option | None) -> click.Option | None:
-    """Print help through `Output`, so that a full disk or a closed pipe is noticed as
-    everywhere."""
-    if option is not None:
-        option.callback = _print_help
-        option.help = "Show this message."
-    return option
+def help_option(names: list[str]) -> click.Option | None:
+    """The option that prints help through `Output`, so that a full disk or a closed pipe is noticed
+    as everywhere. It is not click's own, which has its one sentence translated: that imports
+    `locale` at every start. None where a command took the names for something else."""
+    if not names:
+        return None
+    return click.Option(
+        [*names, "wants_help"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_print_help,
+        help="Show this message.",
+    )
 
 
 def _print_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:

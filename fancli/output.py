@@ -19,10 +19,6 @@ Format = Literal["table", "json", "yaml", "name"]
 #: Colours of words in tables: legible on light and dark backgrounds.
 _STYLES = {"up": "green", "ok": "green", "starting": "yellow", "draining": "yellow", "down": "red"}
 
-#: A table this many times as wide as its room is printed as blocks, a line for each column.
-_CROWDED = 1.25
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|")
-
 
 class StdoutClosed(Exception):
     """The reader of stdout went away (`| head -1`)."""
@@ -145,23 +141,17 @@ class Output:
         else:
             self.text(render.tab_separated(rows, columns, wants_head))
 
-    # --- stderr ---
-
     def table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
         """A list as it is shown on a terminal; empty without rows."""
         from fancli import render
 
         if not rows:
             return ""
-        cells = {name: [render.cell(row.get(name), ", ") for row in rows] for name in columns}
-        whole = other = 0
-        for name, column in cells.items():
-            is_whole = all(_TIME.fullmatch(cell) for cell in column)
-            width = 2 + max(map(len, (name, *column)))
-            whole, other = (whole + width, other) if is_whole else (whole, other + width)
-        # What is whole leaves the others so much less.
-        is_crowded = other > _CROWDED * (self.env.width - whole)
-        return render.blocks(rows, columns) if is_crowded else self._table(rows, columns)
+        if render.is_crowded(rows, columns, self.env.width):
+            return render.blocks(rows, columns, self.env.width)
+        return self._table(rows, columns)
+
+    # --- stderr ---
 
     def talk(self, text: str) -> None:
         """A line for the person. A stderr that is gone is nobody's failure."""
@@ -221,7 +211,9 @@ class Output:
         return stdin.readline().strip().lower() in ("y", "yes")
 
     def hint(self, text: str) -> None:
-        """The line that says what to do."""
+        """The line that says what to do; within `fan shell` without the word `fan`."""
+        if text and self.env.keeper is not None:
+            text = re.sub(r"\bfan (?=[a-z])", "", text.replace("fan --help", "help"))
         if text:
             self.note(f"hint: {text}")
 
@@ -371,11 +363,12 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        from fancli.render import cell
+        from fancli.render import TIME, cell
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for name in columns:
-            is_time = all(_TIME.fullmatch(cell(row.get(name))) for row in rows)  # it stays whole
+            # A time stays whole.
+            is_time = all(re.fullmatch(TIME, cell(row.get(name))) for row in rows)
             table.add_column(name.upper().replace("_", " "), overflow="fold", no_wrap=is_time)
         for row in rows:
             cells = [cell(row.get(name), ", ") for name in columns]

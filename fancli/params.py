@@ -7,7 +7,7 @@ own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 #: Longest dotted name.
 MAX_NAME = 255
 
-_SEGMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PEERS = "http://HOST:PORT, unix:///PATH, amqp://HOST/VHOST, redis://HOST/0, local:MODULE"
+#: What click says of a text that is none of the numbers that it wants.
+_IN_RANGE = r"is not a valid (?:integer|float)(?: range)?"
 #: What a registry URL looks like.
 _REGISTRIES = "sqlite:PATH, memory:, zk://h1,h2/chroot"
+#: What a URL that is kept elsewhere begins with.
+_REFERENCES = ("env", "file")
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
+_URL = r"(?s)([A-Za-z][A-Za-z0-9+.-]*):(.*)"
 
 
 class Usage(click.UsageError):
@@ -56,6 +59,13 @@ class Target(NamedTuple):
 def parse_target(text: str) -> Target:
     """`greeter.hello`, `a.b.hello@2`, `greeter::hello@~=2.1`, `greeter/hello`. The last dot
     splits."""
+    if "://" in text:
+        from fancli.mask import mask_url
+
+        raise Usage(
+            f"TARGET {mask_url(text)!r}: an address is no target",
+            "fan call greeter.hello -p http://HOST:PORT",
+        )
     name, at, want = text.partition("@")
     name = name.replace("::", ".").replace("/", ".")
     if at and not want.strip():
@@ -88,7 +98,9 @@ def check_name(what: str, name: str) -> str:
     if len(name) > MAX_NAME:
         raise Usage(f"{what}: {len(name)} characters; a name has at most {MAX_NAME}")
     for part in name.split("."):
-        if not _SEGMENT.fullmatch(part):
+        # Letters, digits and both dashes; without `re`, which every call would wait for.
+        is_word = part.isascii() and part.replace("-", "_").isidentifier()
+        if not is_word or part.startswith("-"):
             raise Usage(
                 f"{what} {name!r}: {part!r} is no name",
                 "names are letters, digits, '_' and '-', joined by dots",
@@ -145,7 +157,7 @@ def parse_headers(given: Iterable[str], env: Environment) -> dict[str, str]:
             if not line.strip() or (text.startswith("@") and line.startswith("#")):
                 continue
             name, colon, value = line.partition(":")
-            if not colon or not _HEADER_NAME.fullmatch(name.strip()):
+            if not colon or not re.fullmatch(_HEADER_NAME, name.strip()):
                 raise Usage(f"-H {line!r} is not a header", "-H 'Name: value', or -H @FILE")
             if "\n" in value or "\r" in value:
                 raise Usage(f"-H {name}: a value is one line")
@@ -158,17 +170,21 @@ def parse_baggage(given: Iterable[str]) -> dict[str, str]:
     baggage: dict[str, str] = {}
     for text in given:
         key, equals, value = text.partition("=")
-        if not equals or not _HEADER_NAME.fullmatch(key):
+        if not equals or not re.fullmatch(_HEADER_NAME, key):
             raise Usage(f"-B {text!r} is not a pair", "-B name=value")
         baggage[key] = value
     return baggage
 
 
-def check_peers(peers: Iterable[str], option: str = "-p") -> tuple[str, ...]:
-    """URLs of `-p`: a scheme that some transport knows, and something behind it."""
+def check_peers(
+    peers: Iterable[str], option: str = "-p", vars: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
+    """URLs of `-p`: a scheme that some transport knows, and something behind it. With `vars`, the
+    references in them (`env:NAME`, `file:PATH`) are replaced by what they stand for."""
     out = []
-    for peer in peers:
-        match = _URL.fullmatch(peer)
+    for text in peers:
+        peer = text if vars is None else dereferenced(option, text, vars)
+        match = re.fullmatch(_URL, peer)
         if not match:
             from fancli.mask import mask_url
 
@@ -177,8 +193,28 @@ def check_peers(peers: Iterable[str], option: str = "-p") -> tuple[str, ...]:
         check_transport(option, scheme, is_scheme=True)
         if not rest.strip("/"):
             raise Usage(f"{option} {peer!r}: nothing behind {scheme}:", _PEERS)
+        if scheme in ("http", "https") and "@" in rest[2:].partition("/")[0]:
+            from fancli.mask import mask_url
+
+            raise Usage(
+                f"{option} {mask_url(peer)}: an http address holds no user and no password",
+                "" if option == "--addr" else "-H @FILE, with the line Authorization: Basic ...",
+            )
         out.append(f"{scheme}:{rest}")
     return tuple(out)
+
+
+def dereferenced(option: str, url: str, vars: Mapping[str, str]) -> str:
+    """A URL with the secrets in the place of its references. Raises Usage for one that leads
+    nowhere."""
+    if "env:" not in url and "file:" not in url:
+        return url
+    from fan import InvalidArgument, resolve_reference
+
+    try:
+        return resolve_reference(url, vars)
+    except InvalidArgument as exc:
+        raise Usage(f"{option} {exc.message}") from None
 
 
 def check_transport(option: str, name: str, *, is_scheme: bool = False) -> str:
@@ -232,14 +268,14 @@ def read_bytes(path: str, option: str, env: Environment) -> bytes:
         raise Usage(f"{option}: cannot read {_place(path)}: {exc}") from None
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`did you mean list?`, or nothing where nothing is near."""
+def did_you_mean(name: str, known: Iterable[str], least: float = 0.7) -> str:
+    """`did you mean list?`, or nothing where nothing is near: `least` is 1 for the same."""
     from difflib import SequenceMatcher
 
     alike = {each: SequenceMatcher(None, name, each).ratio() for each in known}
     best = max(alike.values(), default=0.0)
     # What is clearly farther off than the nearest is no candidate beside it.
-    near = [each for each, ratio in alike.items() if ratio > 0.7 and ratio > best - 0.1][:3]
+    near = [each for each, ratio in alike.items() if ratio > least and ratio > best - 0.1][:3]
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 
@@ -252,14 +288,17 @@ def usage_text(exc: click.ClickException) -> tuple[str, str, str]:
     message = exc.format_message()
     if isinstance(exc, click.NoSuchOption):
         message = f"no such option: {exc.option_name}"
-        hint = did_you_mean(exc.option_name, _options_of(ctx))
+        takes_items = exc.option_name[:2] == "--" and hasattr(ctx and ctx.command, "takes_items")
+        hint = did_you_mean(exc.option_name, _options_of(ctx), 0.8 if takes_items else 0.7)
+        if takes_items and not hint:
+            hint = f"an argument of the method is an item: {exc.option_name[2:]}=VALUE"
     if not hint and "malformed JSON" in message:
         hint = "fan help payload"
     elif not hint and ctx is not None:
         hint = f"{ctx.command_path} --help"
     if isinstance(exc, click.MissingParameter):
         message = " ".join(message.split())  # click gives each choice a line of its own
-    message = message.strip().rstrip(".")
+    message = re.sub(_IN_RANGE, "is no number", message.strip().rstrip("."))
     is_word = message[:2].isalpha() and message[:2].istitle()  # not a metavar: V=5%
     return message[:1].lower() + message[1:] if is_word else message, hint, ""
 
@@ -278,6 +317,21 @@ def _place(path: str) -> str:
     return "stdin" if path == "-" else repr(path)
 
 
+def parse_json(text: bytes | str, option: str) -> Any:
+    """JSON that was typed. Raises Usage."""
+    import msgspec
+
+    raw = text.encode() if isinstance(text, str) else text
+    if not raw.strip():
+        raise Usage(f"{option}: empty, not JSON")
+    try:
+        return msgspec.json.decode(raw)
+    except RecursionError:
+        raise Usage(f"{option}: nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise json_error(raw, option, exc) from None
+
+
 def json_error(text: bytes | str, option: str, exc: Exception) -> Usage:
     """Malformed JSON as a usage error with line and column. `exc` is msgspec's, which tells a
     byte."""
@@ -292,14 +346,19 @@ def json_error(text: bytes | str, option: str, exc: Exception) -> Usage:
     return Usage(f"{option}: malformed JSON at line {line}, column {column}: {message}")
 
 
-def check_registry(url: str) -> str:
-    """A registry URL as it is, when some store knows its scheme. Raises Usage."""
+def check_registry(url: str, option: str = "--registry") -> str:
+    """A registry URL as it is, when some store knows its scheme or it is a reference, which is
+    read when the registry is used. Raises Usage."""
     from fan import plugins
 
-    match = _URL.fullmatch(url)
+    match = re.fullmatch(_URL, url)
     if not match:
-        raise Usage(f"--registry {url!r} is not a URL", _REGISTRIES)
+        raise Usage(f"{option} {url!r} is not a URL", _REGISTRIES)
+    if match[1] in _REFERENCES:
+        return url
     if match[1] not in plugins.STORES and match[1] not in plugins.store_names():
+        from fancli.mask import mask_url
+
         near = did_you_mean(match[1], plugins.store_names())
-        raise Usage(f"--registry {url}: unknown scheme {match[1]}", near or _REGISTRIES)
+        raise Usage(f"{option} {mask_url(url)}: unknown scheme {match[1]}", near or _REGISTRIES)
     return url

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fancli.params import Usage, json_error, read_bytes
+from fancli.params import Usage, parse_json, read_bytes
 
 if TYPE_CHECKING:
     from fancli.env import Environment
@@ -25,10 +25,10 @@ BOTH = "application/vnd.fan+json"
 
 _FORMS = "name=Ada, n:=3, '{\"a\":1}', -d JSON|@FILE|-, or [ --a 1 ]; fan help payload"
 #: A key with its escapes, and the leftmost separator.
-_ITEM = re.compile(r"((?:\\.|[^=\\:]|:(?!=))*)(:=@|:=|=@|=)(.*)", re.DOTALL)
-_KEY = re.compile(r"((?:\\.|[^\[\]\\])*)((?:\[[^\[\]]*\])*)")
-_PART = re.compile(r"\[([^\[\]]*)\]")
-_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
+_ITEM = r"(?s)((?:\\.|[^=\\:]|:(?!=))*)(:=@|:=|=@|=)(.*)"
+_KEY = r"((?:\\.|[^\[\]\\])*)((?:\[[^\[\]]*\])*)"
+_PART = r"\[([^\[\]]*)\]"
+_NUMBER = r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?"
 _WORDS = {"-t": True, "-f": False, "-n": None, "-u": None}
 
 
@@ -101,7 +101,7 @@ def read_payload(
 
 def _document(text: str | bytes, option: str) -> Payload:
     raw = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
-    return _arguments(_parse_json(raw, option), raw.strip(), option)
+    return _arguments(parse_json(raw, option), raw.strip(), option)
 
 
 def _arguments(value: Any, raw: bytes, option: str) -> Payload:
@@ -115,17 +115,6 @@ def _arguments(value: Any, raw: bytes, option: str) -> Payload:
     )
 
 
-def _parse_json(raw: bytes, option: str) -> Any:
-    if not raw.strip():
-        raise Usage(f"{option}: empty, not JSON")
-    try:
-        return msgspec.json.decode(raw)
-    except RecursionError:
-        raise Usage(f"{option}: nested too deeply") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise json_error(raw, option, exc) from None
-
-
 # --- items ---
 
 
@@ -133,7 +122,7 @@ def parse_items(items: Sequence[str], env: Environment) -> Payload:
     """`name=Bob n:=3 tags[]=a addr[city]=X note=@f cfg:=@f.json =x :=1`."""
     payload = Payload([], {})
     for item in items:
-        match = _ITEM.fullmatch(item)
+        match = re.fullmatch(_ITEM, item)
         if not match:
             raise Usage(
                 f"{item!r} is no item",
@@ -154,18 +143,18 @@ def _item_value(item: str, separator: str, text: str, env: Environment) -> Any:
     if separator == "=@":
         return Text(read_bytes(text, item, env))
     raw = read_bytes(text, item, env) if separator == ":=@" else text.encode()
-    return _parse_json(raw, item if separator == ":=@" else f"{item!r}, behind :=")
+    return parse_json(raw, item if separator == ":=@" else f"{item!r}, behind :=")
 
 
 def _put(kwargs: dict[str, Any], item: str, key: str, value: Any) -> None:
     """Store a value under `a`, `a[]`, `a[b][c]` or `a[0]`."""
-    match = _KEY.fullmatch(key)
+    match = re.fullmatch(_KEY, key)
     name = re.sub(r"\\(.)", r"\1", match[1]) if match else ""
     if not match or not name:
         raise Usage(f"{item!r}: {key!r} is no key", "name, name[], name[key]")
     here: Any = kwargs
     step: str | int | None = name
-    for part in _PART.findall(match[2]):
+    for part in re.findall(_PART, match[2]):
         is_list = part == "" or part.isdecimal()
         here = _enter(here, step, list if is_list else dict, item)
         step = None if part == "" else int(part) if is_list else part
@@ -272,7 +261,7 @@ def _shon_value(tokens: list[str]) -> tuple[Any, list[str]]:
         return rest[0], rest[1:]
     if token == "]" or token.startswith("--"):
         raise Usage(f"SHON: {token!r} where a value is needed", "a literal one is -- " + token)
-    if _NUMBER.fullmatch(token):
+    if re.fullmatch(_NUMBER, token):
         return msgspec.json.decode(token), rest
     return token, rest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -141,18 +141,21 @@ def check_queue(option: str, name: str, ability: str) -> str:
     return transport
 
 
-def check_broker(option: str, url: str, ability: str) -> str:
-    """The URL of a broker, empty for none. Raises Usage for a URL of something else."""
+def check_broker(option: str, url: str, ability: str, vars: Mapping[str, str]) -> str:
+    """The URL of a broker, empty for none, its references replaced. Raises Usage for a URL of
+    something else."""
     if not url:
         return ""
-    (peer,) = check_peers((url,))
+    (peer,) = check_peers((url,), option, vars)
     _check_ability(f"{option} {mask_url(url)}", peer.partition(":")[0], ability)
     return peer
 
 
-def check_place(transport: str, peer: str, ability: str) -> tuple[str, str]:
+def check_place(
+    transport: str, peer: str, ability: str, vars: Mapping[str, str]
+) -> tuple[str, str]:
     """`-t` and `-p` of a command that asks one broker. Raises Usage, also for both at once."""
-    name, url = check_queue("-t", transport, ability), check_broker("-p", peer, ability)
+    name, url = check_queue("-t", transport, ability), check_broker("-p", peer, ability, vars)
     if name and url:
         raise Usage("-t and -p", "one of them")
     return name, url

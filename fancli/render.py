@@ -144,18 +144,52 @@ def tab_separated(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], hea
     return "\n".join(lines)
 
 
-def blocks(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Rows for a narrow terminal: the first column, and below it the others that are not empty."""
-    return "\n".join(line for row in rows for line in _block(row, columns))
+#: What stays whole in a table.
+TIME = r"\d{4}-\d\d-\d\dT[\d:.]+Z|"
+#: A table this many times as wide as the terminal is printed as blocks.
+_CROWDED = 1.5
+#: Columns of which a word of a table keeps at least as many, if it has them.
+_LEAST = 16
 
 
-def _block(row: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
+def is_crowded(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int) -> bool:
+    """Whether a table of the rows would be hard to read on a terminal of `width`: far too wide, or
+    with words broken into scraps."""
+    natural = least = 0
+    for name in columns:
+        cells = [cell(row.get(name)) for row in rows]
+        natural += 2 + max(len(name), *map(len, cells))
+        if all(re.fullmatch(TIME, text) for text in cells):
+            least += 2 + max(len(name), *map(len, cells))
+        else:
+            words = (len(word) for text in cells for word in text.replace(",", ", ").split())
+            least += 2 + max(len(name), min(_LEAST, max(words, default=0)))
+    return natural > _CROWDED * width or (natural > width + 2 and least > width + 2)
+
+
+def blocks(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int) -> str:
+    """Rows for a narrow terminal: the first column, and below it the others that are not empty.
+    What has no spaces, an address say, stays in one piece."""
+    return "\n".join(line for row in rows for line in _block(row, columns, width))
+
+
+def _block(row: Mapping[str, Any], columns: Sequence[str], width: int) -> Iterator[str]:
+    from textwrap import wrap
+
     yield cell(row.get(columns[0]))
     for name in columns[1:]:
         value = row.get(name)
         for item in value if isinstance(value, list) else [value]:
             if text := cell(item):
-                yield f"  {name.replace('_', ' '):<12}{text}"
+                yield from wrap(
+                    text,
+                    width,
+                    initial_indent=f"  {name.replace('_', ' '):<12}",
+                    subsequent_indent=" " * 14,
+                    replace_whitespace=False,
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
 
 
 def to_yaml(value: Any, indent: int = 0) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,6 +39,9 @@ _SHON = "fan.shon"
 class PayloadCommand(Command):
     """A command that takes SHON: `[ --a 1 ]` leaves argv before click sees options in it."""
 
+    #: Whether arguments of a method are among its own: who mistakes one for an option is told.
+    takes_items = True
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         args, ctx.meta[_SHON] = (args, None) if ctx.resilient_parsing else lift_shon(args)
         return super().parse_args(ctx, self.without_shon(args))
@@ -61,7 +65,7 @@ request_options: Callable[[Any], Any] = add_options(
             metavar="NAME",
             default="auto",
             shell_complete=complete_transport,
-            help="auto, ipc, http, amqp, redis; of pushes database, too.",
+            help="auto, ipc, http, amqp, redis; database for a push.",
         ),
         click.option(
             "-p", "--peer", multiple=True, metavar="URL", help="Address; asks no registry."
@@ -132,12 +136,13 @@ class Asking:
         self.topic = topic
         self.target = Target("", "") if topic else parse_target(target)
         self.env.target = topic or self.target.name
+        listed: tuple[str, ...] = ()
         if peer_list:
             from fancli.peers import read_peers
 
-            peer = (*peer, *read_peers(peer_list, common))
-        self.local = [url.partition(":")[2] for url in peer if url.startswith("local:")]
-        if self.local and len(peer) > 1:
+            listed = read_peers(peer_list, common)
+        self.local = [url.partition(":")[2] for url in (*peer, *listed) if url.startswith("local:")]
+        if self.local and len(peer) + len(listed) > 1:
             raise Usage("-p local:MODULE stands alone")
         shon = click.get_current_context().meta[_SHON]
         self.payload = read_payload(items, data, shon, self.env)
@@ -147,7 +152,7 @@ class Asking:
             "timeout": common.timeout,
             "want": self.target.want,
             "transport": check_transport("-t", transport),
-            "peers": () if self.local else check_peers(peer),
+            "peers": () if self.local else self._peers(peer, listed),
             "instance": instance,
             "shard": shard,
             "sticky": routing,
@@ -164,8 +169,14 @@ class Asking:
         self.sample = sample
         #: What is registered of the service, once `describe` has read it.
         self.interface: Interface | None = None
+        #: Drops what `describe` has read; None where nothing is kept.
+        self._drop: Callable[[], None] | None = None
         #: What was on the wire, with -vvv.
         self.tap: Tap | None = None
+
+    def _peers(self, given: tuple[str, ...], listed: tuple[str, ...]) -> tuple[str, ...]:
+        # Who writes a list must not choose which of the user's secrets goes where.
+        return check_peers(given, vars=self.env.vars) + check_peers(listed, "-P")
 
     @contextmanager
     def opened(self, *, live: bool = False) -> Iterator[tuple[App, Client]]:
@@ -175,7 +186,10 @@ class Asking:
             self.env.timeout = self.common.timeout or app.settings.timeout
             if self.sample is not None:
                 app.sample = float(self.sample)
-            yield app, app.using(**self.options)
+            try:
+                yield app, app.using(**self.options)
+            finally:
+                self.let_go()
 
     def _app(self, live: bool) -> App:
         if self.local:
@@ -190,9 +204,15 @@ class Asking:
         transports = self.tap.transports(self.common.load().settings)
         return self.common.app(live=live, transports=transports)
 
+    def let_go(self) -> None:
+        """Read the registry anew at the next look-up: what was read is for the moment."""
+        if self._drop is not None:
+            self._drop()
+            self._drop = None
+
     def describe(self, app: App) -> MethodInfo | None:
-        """What is registered of the method; None where no registry is asked or it knows nothing.
-        Raises NotFound for an unknown service."""
+        """What is registered of the method, kept for the call that follows; None where no registry
+        is asked or it knows nothing. Raises NotFound for an unknown service."""
         if self.options["peers"]:
             return None
         if self.topic:
@@ -201,6 +221,8 @@ class Asking:
 
         deadline = time.monotonic() + (self.common.timeout or app.settings.timeout)
         info = app.discovery.service(self.target.service, deadline)
+        app.discovery.keep(info)
+        self._drop = partial(app.discovery.forget, info.name)
         interface, want = info.interface_for(), self.target.want
         if want and want != "canary":
             from fan import versions

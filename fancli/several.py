@@ -13,20 +13,25 @@ from fancli.batch import run_all
 from fancli.calling import Answer, Caller
 from fancli.compare import comparable, has_answered, label_of, unified
 from fancli.exits import Exit
+from fancli.many import print_bare
 from fancli.paths import differences
 
 if TYPE_CHECKING:
     from fan import App, Client, Instance
+    from fancli.call_options import How
     from fancli.output import Output
     from fancli.payload import Payload
+    from fancli.show import Show
 
 #: Calls of a fan-out at once.
 AT_ONCE = 32
 
 
-def fanout(app: App, caller: Caller, payload: Payload, *, wants_diff: bool) -> Exit:
-    """Call every instance that takes calls, or every address of -p; an object for each answer."""
-    out, asking = caller.asking.common.out, caller.asking
+def fanout(app: App, caller: Caller, payload: Payload, how: How, show: Show) -> Exit:
+    """Call every instance that takes calls, or every address of -p; an object for each answer, or
+    with -r and --get what is asked for of it."""
+    out, asking, wants_diff = caller.asking.common.out, caller.asking, how.diff
+    is_bare = bool(how.is_raw or how.path) and not asking.env.is_json
     clients = _clients(app, caller)
     body = payload.encode()
     answers: list[Answer] = []
@@ -36,7 +41,9 @@ def fanout(app: App, caller: Caller, payload: Payload, *, wants_diff: bool) -> E
         found = answer.found
         if not answer.is_ok:  # who failed is known here alone
             found = answer.found = {**found, "instance": clients[place][0]}
-        if asking.env.is_json or not wants_diff:
+        if is_bare and not wants_diff:
+            print_bare(asking.common, show, answer, f"{clients[place][0]}: ")
+        elif asking.env.is_json or not wants_diff:
             out.write(msgspec.json.encode(found) + b"\n")
 
     jobs = [partial(caller.answer, *body, client) for _, client in clients]

@@ -40,7 +40,8 @@ class Show:
             self._path = parse_path(how.path)
         folder = os.path.dirname(how.output) or "."
         if how.output and (os.path.isdir(how.output) or not os.access(folder, os.W_OK)):
-            raise Usage(f"-o {how.output}: cannot be written")  # better said before it is sent
+            # Better said before it is sent.
+            raise Usage(f"-o {how.output}: cannot be written: its folder takes no new file")
 
     def before(self, asking: Asking, payload: Payload, choice: Choice | None) -> None:
         """What of --print and --explain is known before it is sent."""

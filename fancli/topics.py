@@ -31,7 +31,8 @@ FAN_NAMESPACE    registry namespace
 FAN_PROFILE      profile of the settings
 FAN_TIMEOUT      whole budget of a call: 300ms, 5s, 2m
 FAN_QUEUE        where events go: database, redis, amqp
-FAN_AMQP_URL     amqp://user:password@host:port/vhost;  FAN_REDIS_URL  redis://:password@host:port/0
+FAN_AMQP_URL     amqp://user:password@host:port/vhost
+FAN_REDIS_URL    redis://:password@host:port/0
 FAN_...          every setting of `fan settings show`, in capitals
 FAN_CONFIG_...   overrides a config in code: FAN_CONFIG_ORDERS_THEME for orders/theme
 FAN_DEBUG        1 shows tracebacks
@@ -41,7 +42,9 @@ Flags win over FAN_* variables, the profile, the project's fan.toml (upward to t
 version control), $XDG_CONFIG_HOME/fan/config.toml and /etc/fan/config.toml.
 
 A credential may be a reference, env:NAME or file:PATH: a whole setting (redis_url = "env:REDIS"),
-or the password of a URL (amqp://shop:file:/run/secrets/rabbit@mq/). It is read when it is used.
+or the password of a URL (amqp://shop:file:/run/secrets/rabbit@mq/), in --registry and -p, too. It
+is read when it is used.
+
 fan shell keeps its lines in $XDG_STATE_HOME/fan/history.
 """
 
@@ -121,9 +124,10 @@ With CMD the registration lasts as long as CMD runs, and CMD's exit status is ou
 _OUTPUT = """\
 stdout is the result, stderr is talk; a failed command leaves stdout empty, except with --json.
 
---json     one object: {"v":1,"ok":true,"target","version","transport","instance","gen","result",
-           "headers","trace_id","attempts","timing_ms"}; a failure has "ok":false and
-           "error":{"code","reason","exit","message","type","details","executed","retryable"}
+--json     one object: {"v":1, "ok":true, "target", "version", "transport", "instance", "gen",
+           "result", "headers", "trace_id", "attempts", "timing_ms"}; a failure has "ok":false and
+           "error":{"code", "reason", "exit", "message", "type", "details", "executed",
+           "retryable"}
 -r         a text result without quotes, bytes as they are
 Lists      aligned on a terminal; piped, separated by tabs, without a head (--headers adds it);
            --format table|json|yaml|name

@@ -29,9 +29,7 @@ T = TypeVar("T")
 pytest_plugins = ["fan.testing.servers"]
 
 # How long an example takes says something of the machine, and nothing of the code.
-hypothesis.settings.register_profile(
-    "fan", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
+hypothesis.settings.register_profile("fan", deadline=None)
 hypothesis.settings.load_profile("fan")
 
 #: Every process that a test starts inherits this variable, also when its parent is gone.

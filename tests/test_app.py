@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import fan.app
 from fan import App, Service, Settings, rpc
 from fan.errors import InvalidArgument
+from fan.middleware.base import Middleware
 
 #: A bound on hangs.
 BOUND = 10.0
@@ -186,3 +188,81 @@ def _request(method: str) -> Any:
     from fan.message import Request
 
     return Request(id="r", service="desk", method=method, timeout_ms=5000)
+
+
+class Greeting(fan.Service):
+    name = "greeting"
+    version = "1.0.0"
+
+    @fan.rpc
+    def hi(self) -> str:
+        return "hi"
+
+
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize("has_worked", [True, False])
+def test_a_closed_app_calls_nobody_and_opens_nothing(private: Path, has_worked: bool) -> None:
+    settings = fan.Settings(registry=f"sqlite:{private}/registry.db", runtime_dir=str(private))
+    with fan.App(Greeting(), settings=settings) as host:
+        host.start(["ipc", "http"])
+        app = fan.App(Greeting(), settings=settings)
+        if has_worked:
+            app.start()
+            assert app.call("greeting.hi") == "hi"
+        bound = app.bind("greeting.hi")
+        before = threads()
+        app.close()
+        ways: list[Callable[[], object]] = [
+            bound,
+            lambda: app.call("greeting.hi"),
+            lambda: app.submit("greeting.hi").result(20),
+            lambda: asyncio.run(app.acall("greeting.hi")),
+            lambda: app.using(transport="http").call("greeting.hi"),
+            lambda: app.push("greeting.hi"),
+            lambda: asyncio.run(app.apush("greeting.hi")),
+            lambda: app.transport("amqp"),
+            lambda: list(app.stream("greeting.hi")),
+        ]
+        for way in ways:
+            with pytest.raises(fan.FanError, match="closed") as caught:
+                way()
+            assert caught.value.executed == "no"
+        assert threads() <= before
+
+
+def test_what_fails_as_an_app_closes_leaves_nothing_else_open(private: Path) -> None:
+    class Failing(Middleware):
+        def close(self) -> None:
+            raise RuntimeError("this layer does not close")
+
+    settings = fan.Settings(registry=f"sqlite:{private}/registry.db", runtime_dir=str(private))
+    before = threads()
+    app = fan.App(Greeting(), settings=settings, middleware=[Failing()])
+    app.start()
+    with pytest.raises(RuntimeError, match="does not close"):
+        app.close()
+    assert threads() == before
+
+
+def test_services_with_errors_of_one_name_are_hosted_together() -> None:
+    def service(number: int) -> fan.Service:
+        own = type("OutOfStock", (Exception,), {})
+
+        class Shop(fan.Service):
+            name = "shop"
+            version = f"{number}.0.0"
+
+            @fan.rpc(raises=[own])
+            def take(self) -> None:
+                raise own(number)
+
+        return Shop()
+
+    with fan.App(service(1), service(2)) as app:
+        for number in (1, 2):
+            with pytest.raises(Exception, match=str(number)) as caught:
+                app.call(f"shop.take@{number}")
+            assert type(caught.value).__name__ == "OutOfStock"

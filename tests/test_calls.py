@@ -12,8 +12,16 @@ from typing import Any
 import pytest
 
 from fan import App, Service, Settings, rpc
-from fan.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable, Unknown
-from fan.model import WHOLE, Instance, Route, ServiceInfo
+from fan.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    FanError,
+    InvalidArgument,
+    Unavailable,
+    Unknown,
+)
+from fan.message import Request
+from fan.model import WHOLE, Instance, Route, ServiceInfo, transport_of
 from fan.picker import Picker
 from fan.routing import by_weight
 from fan.testing.fakes import RecordingTransport
@@ -267,3 +275,130 @@ def test_a_route_without_weight_is_unroutable(versions: dict[str, int]) -> None:
     with pytest.raises(Unavailable) as caught:
         picker.pick(picker.look("a", 0.0), "m", Options(), "key", set())
     assert (caught.value.reason, caught.value.executed) == ("unroutable", "no")
+
+
+class Loops(Service):
+    """Its `async def` methods need the loop on which it was started."""
+
+    name = "loops"
+    version = "1.0.0"
+
+    async def service_start(self) -> None:
+        self.lock = asyncio.Lock()
+        self.loop = asyncio.get_running_loop()
+        self.ended = threading.Event()
+
+    @rpc
+    async def is_at_home(self) -> bool:
+        async with self.lock:
+            return asyncio.get_running_loop() is self.loop
+
+    @rpc
+    async def ask_twice(self) -> list[bool]:
+        return [await self.app.acall("loops.is_at_home") for _ in range(2)]
+
+    @rpc
+    async def hold(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
+
+    @rpc
+    async def hold_in_turn(self) -> Any:
+        return await self.app.using(timeout=0.1).acall("loops.hold")
+
+    @rpc
+    async def ticks(self) -> Any:
+        for number in range(3):
+            yield number
+
+    @rpc
+    async def count(self) -> int:
+        return sum(self.app.stream("loops.ticks"))
+
+    @rpc
+    async def acount(self) -> int:
+        return sum([n async for n in self.app.astream("loops.ticks")])
+
+
+@pytest.fixture
+def loops() -> Loops:
+    return Loops()
+
+
+@pytest.fixture
+def hosting(loops: Loops) -> Iterator[App]:
+    with App(loops, settings=Settings(registry="memory:")) as app:
+        app.start(["ipc"])
+        yield app
+
+
+def test_an_async_handler_runs_on_its_services_loop_whoever_awaits_it(hosting: App) -> None:
+    assert asyncio.run(hosting.acall("loops.is_at_home"))
+    assert asyncio.run(hosting.acall("loops.ask_twice")) == [True, True]
+    assert hosting.call("loops.is_at_home")
+
+
+@pytest.mark.parametrize("method", ["hold", "hold_in_turn"])
+def test_an_awaited_handler_of_the_same_app_ends_at_its_deadline(
+    hosting: App, loops: Loops, method: str
+) -> None:
+    with pytest.raises(FanError, match="did not end before its deadline"):
+        asyncio.run(hosting.using(timeout=0.3).acall(f"loops.{method}"))
+    assert loops.ended.wait(BOUND)
+
+
+def test_giving_up_an_awaited_handler_of_the_same_app_cancels_it(
+    hosting: App, loops: Loops
+) -> None:
+    async def give_up() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(hosting.acall("loops.hold"), 0.05)
+
+    asyncio.run(give_up())
+    assert loops.ended.wait(BOUND)
+
+
+def test_a_stream_that_would_block_its_own_loop_is_refused_and_the_loop_goes_on(
+    hosting: App,
+) -> None:
+    with pytest.raises(FanError, match="read it by astream"):
+        hosting.call("loops.count")
+    assert hosting.call("loops.acount") == 3
+
+
+@pytest.mark.parametrize("transport", ["ipc", "http"])
+@pytest.mark.parametrize("method", ["outer", "aouter"])
+def test_a_request_with_a_time_beyond_all_measure_is_handled_and_breaks_nothing(
+    transport: str, method: str
+) -> None:
+    class Inner(Service):
+        name = "inner"
+        version = "1.0.0"
+
+        @rpc
+        def hi(self) -> str:
+            return "hi"
+
+    class Outer(Service):
+        name = "outer"
+        version = "1.0.0"
+
+        @rpc
+        def outer(self) -> Any:
+            return self.app.using(transport="ipc").call("inner.hi")
+
+        @rpc
+        async def aouter(self) -> Any:
+            return await self.app.using(transport="ipc").acall("inner.hi")
+
+    with App(Inner(), Outer(), settings=Settings(registry="memory:")) as app:
+        app.start(["ipc", "http"])
+        addresses = app.lifecycle.instances[1].addresses
+        address = next(a for a in addresses if transport_of(a) == transport)
+        request = Request(
+            id="far", service="outer", method=method, timeout_ms=9_999_999_999_999, caller="test"
+        )
+        for _ in range(2):
+            assert app.transport(transport).submit(address, request).result(BOUND).body == b'"hi"'

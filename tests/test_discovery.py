@@ -87,6 +87,39 @@ def test_an_older_reading_does_not_replace_a_newer_one(
     discovery.close()
 
 
+def test_what_is_kept_answers_until_it_is_forgotten_or_read_again(store: MemoryStore) -> None:
+    discovery = Discovery(lambda: store, live=False)
+    discovery.register(instance("starting"), INTERFACE)
+    read = discovery.service("a")
+    discovery.keep(read)
+    discovery.update(instance("up"))
+    assert discovery.service("a") is read
+    discovery.forget("a")
+    assert discovery.service("a").instances[0].state == "up"
+    discovery.keep(read)
+    assert discovery.again("a", FOREVER).instances[0].state == "up"
+    assert discovery.service("a").instances[0].state == "up"
+    discovery.close()
+
+
+def test_what_is_kept_is_no_older_than_what_the_watch_told(
+    discovery: Discovery, store: MemoryStore
+) -> None:
+    discovery.register(instance("starting"), INTERFACE)
+    read = discovery.service("a")
+    told = threading.Event()
+    end = discovery.watch(lambda: told.set() if _state_of(discovery) == "up" else None)
+    discovery.update(instance("up"))
+    assert told.wait(BOUND)
+    discovery.keep(read)
+    assert _state_of(discovery) == "up"
+    end()
+
+
+def _state_of(discovery: Discovery) -> str:
+    return discovery.service("a").instances[0].state
+
+
 def test_a_watch_that_could_not_begin_is_begun_again(
     discovery: Discovery, store: MemoryStore
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 import fan
 from fan import App, Service, Settings, rpc
 from fan.dispatch import Dispatcher
+from fan.error_types import ErrorTypes
 from fan.errors import FailedPrecondition, NotFound
 from fan.message import BYTES, FAN_JSON, Request, Response
 from fan.testing.fakes import FakeClock
@@ -395,7 +396,7 @@ def test_whatever_a_generator_raises_is_an_end_after_its_items(
 
 
 def test_a_plain_exception_comes_back_with_its_own_attributes(dispatcher: Dispatcher) -> None:
-    types = fan.errors.ErrorTypes()
+    types = ErrorTypes()
     types.register(Picky)
     response = answered(dispatcher(request("fail", ["picky"])))
     exc = types.arriving(response, "desk.fail")

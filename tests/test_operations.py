@@ -12,6 +12,7 @@ import pytest
 import fan
 from fan.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
 from fan.model import Interface
+from fan.registration import put_interface
 from fan.stores.base import Change, Plan
 from fan.stores.memory import MemoryStore
 
@@ -212,13 +213,15 @@ def test_leftovers_are_what_nobody_needs_and_nothing_else(world: World) -> None:
     operations.override(operations.find("worker", id="w-1"), "draining")
     put("override", "worker/gone", b'{"state":"down"}', deadline=FOREVER)
     put("unique", "worker/1.0.0", b"gone", deadline=FOREVER)
-    put("iface", "worker/0.9.0", b'{"service":"worker","version":"0.9.0"}', deadline=FOREVER)
+    old = Interface(service="worker", version="0.9.0", depend={"hard": {"stock": ">=1"}})
+    put_interface(operator.store, old, FOREVER)
     found = operations.leftovers()
     assert [(each.kind, each.name) for each in found] == [
         ("override", "worker/gone"), ("unique", "worker/1.0.0"), ("interface", "worker/0.9.0"),
     ]  # fmt: skip
     operations.remove(found)
     assert operations.leftovers() == []
+    assert operator.store.list("needs", deadline=FOREVER) == []
     assert states(operator) == {"w-1": "draining"}
     assert set(operator.discovery.service("worker").interfaces) == {"1.0.0"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import msgspec
 import pytest
 
 import fan
+from fan.middleware.base import Call, CallNext, Middleware, Steps
+from fan.middleware.retry import Retry
 from fan.model import WHOLE, Route
 from fan.stores.base import RETENTION, Change, Plan, Store
 from tests.configs import PATIENCE as BOUND
@@ -56,10 +58,10 @@ class World:
         self._apps: list[fan.App] = []
         self._stores: list[Store] = []
 
-    def app(self, *services: fan.Service) -> fan.App:
+    def app(self, *services: fan.Service, **options: Any) -> fan.App:
         settings = fan.Settings(runtime_dir=self._folder)
         self._stores.append(another(self.store))
-        self._apps.append(fan.App(*services, settings=settings, store=self._stores[-1]))
+        self._apps.append(fan.App(*services, settings=settings, store=self._stores[-1], **options))
         return self._apps[-1]
 
     def serve(self, *services: fan.Service) -> fan.App:
@@ -104,6 +106,7 @@ def test_a_call_tree_stays_in_the_generation_that_it_began_in(world: World) -> N
     first, second, pinned = pending.result(BOUND)
     assert (first, second) == ("1.0.0", "1.0.0")
     assert pinned == gen - 1
+    until(caller, gen)  # who begins a tree pins it
     front.go_on.set()
     assert caller.call("front.ask") == ["2.0.0", "2.0.0", gen]
 
@@ -222,3 +225,62 @@ def test_configs_read_in_a_call_are_those_of_its_generation(world: World) -> Non
     Themed.go_on.set()
     assert pending.result(BOUND) == ["light", "dark", "default", False]
     assert caller.call("themed.theme")[:2] == ["dark", "dark"]
+
+
+class Between(Middleware):
+    """Does something when a call has looked up its route, and has sent nothing yet."""
+
+    def __init__(self, doing: Callable[[], object]) -> None:
+        self._doing = [doing]
+
+    def on_call(self, call: Call, next: CallNext) -> Steps:
+        while self._doing:
+            self._doing.pop()()
+        return (yield from next(call))
+
+
+def test_a_call_whose_route_nobody_serves_any_more_goes_where_the_route_goes(world: World) -> None:
+    old = world.serve(Back())
+    world.serve(NewBack())
+
+    def move() -> None:
+        gen = world.route("back", Route(versions={"2.0.0": WHOLE}))
+        until(old, gen)
+        old.close()
+
+    caller = world.app(middleware=[Between(move), Retry()])
+    assert caller.call("back.who") == "2.0.0"
+
+
+class Other(Back):
+    name = "other"
+
+
+def test_a_call_of_a_service_that_is_not_replaced_any_more_goes_to_the_service_itself(
+    world: World,
+) -> None:
+    world.serve(Back())
+    other = world.serve(Other())
+    world.route("back", Route(versions={}, replaced_by="other@1.0.0"))
+
+    def go_back() -> None:
+        until(other, world.route("back", Route(versions={"1.0.0": WHOLE})))
+        other.close()
+
+    caller = world.app(middleware=[Between(go_back), Retry()])
+    result = caller.using().request("back", "who", "", b"")
+    assert (result.value, result.version) == ("1.0.0", "1.0.0")
+
+
+def test_a_call_within_a_tree_does_not_leave_the_generation_of_the_tree(world: World) -> None:
+    old = world.serve(Back())
+    world.serve(NewBack())
+    front = Front()
+    server, caller = world.serve(front), world.app()
+    pending = caller.submit("front.ask")
+    assert front.entered.wait(BOUND)
+    until(server, world.route("back", Route(versions={"2.0.0": WHOLE})))
+    old.close()
+    front.go_on.set()
+    with pytest.raises(fan.Unknown, match="unavailable: back has no live instance"):
+        pending.result(BOUND)  # that is what `ask` was told, and let through

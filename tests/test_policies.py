@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any, ClassVar
 
 import msgspec
 import pytest
 
 import fan
+from fan.consumer import registered
 from fan.errors import InvalidArgument
 from fan.policies import Policies
 from fan.settings import Settings
@@ -58,8 +60,6 @@ def make(store: MemoryStore, tmp_path: Any) -> Any:
 
 def write(store: MemoryStore, policy: Any) -> None:
     """The config `shop/policy`, as `fan config set` writes it."""
-    import time
-
     change = Change(object="config/shop/policy", body=msgspec.json.encode(policy))
     store.commit(Plan(changes=(change,), verb="set"), deadline=time.monotonic() + 10)
 
@@ -136,6 +136,63 @@ def test_a_policy_that_cannot_be_meant_is_told_once_by_an_app(
     app.start()  # follows it for each of the methods
     told = [record for record in caplog.records if "it is left out" in record.getMessage()]
     assert len(told) == 1
+
+
+def test_a_policy_that_cannot_be_meant_is_refused_where_it_is_written(make: Any) -> None:
+    configs = make().config
+    refusals = {
+        "shop/policy": ({"retrys": 3}, "there is no field 'retrys': did you mean 'retries'?"),
+        "mail/policy": ({"methods": {"send": {"timeout": "soon"}}}, "send: timeout"),
+        "jobs/policy": ([1], "is no mapping"),
+    }
+    for key, (value, said) in refusals.items():
+        writes = (
+            lambda key=key, value=value: configs.set(key, value),
+            lambda key=key, value=value: configs.apply({"shop/theme": "dark", key: value}),
+            lambda key=key, value=value: configs.check(key, value),
+        )
+        for write_it in writes:
+            with pytest.raises(InvalidArgument) as info:
+                write_it()
+            assert info.value.reason == "bad_policy"
+            assert said in str(info.value)
+    configs.set("shop/policy", {"retries": 3})
+    with pytest.raises(InvalidArgument):
+        configs.patch("shop/policy", {"retries": "many"})
+    assert configs["shop/policy"] == {"retries": 3}
+    assert "shop/theme" not in configs
+    configs.set("shop/more/policy", "of no service, and anything")
+
+
+def test_an_app_keeps_the_good_policy_that_it_has_and_refuses_the_generation(
+    make: Any, store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = Shop()
+    make(shop).start()
+    caller = make(name="caller")
+    write(store, {"retries": 0})
+    fails(caller)
+    assert shop.runs == 1
+    for bad in ({"retrys": 3}, ["no", "mapping"]):
+        write(store, bad)
+        caller.mirror.refresh()
+        fails(caller)
+        assert nack_of("caller", store).error.startswith("invalid_argument: the policy of shop")
+    assert shop.runs == 3
+    told = [each for each in caplog.records if "retrys" in each.getMessage()]
+    assert len(told) in (1, 2)  # once by an App, and the serving one is another
+    write(store, {"retries": 1})
+    caller.mirror.refresh()
+    fails(caller)
+    assert shop.runs == 5
+    assert nack_of("caller", store) is None
+
+
+def nack_of(app: str, store: MemoryStore) -> Any:
+    """What an App has told the registry of a generation that it refused, None for nothing."""
+    found = [registered(record) for record in store.list("subs", deadline=time.monotonic() + 10)]
+    (nack,) = (one.nack for one in found if one is not None and one.app == app)
+    return nack
 
 
 def test_the_serving_side_follows_too(make: Any, store: MemoryStore) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fan.errors import InvalidArgument
-from fan.references import anchored, has_reference, is_reference, resolve
+from fan.references import anchored, has_reference, is_reference, resolve_reference
 from fan.settings import Settings, load_settings
 
 
@@ -30,7 +30,7 @@ from fan.settings import Settings, load_settings
 def test_a_reference_becomes_what_it_stands_for(private: Path, text: str, value: str) -> None:
     (private / "secret").write_text("p@ss/word\n")
     text = text.replace("FILE", f"file:{private}/secret")
-    assert resolve(text, {"TOKEN": "a b"}) == value
+    assert resolve_reference(text, {"TOKEN": "a b"}) == value
     assert has_reference(text) is (text != value)
 
 
@@ -44,7 +44,7 @@ def test_only_a_whole_value_is_a_reference_as_a_whole() -> None:
 @pytest.mark.parametrize("text", ["env:GONE", "file:/nowhere", "amqp://a:env:GONE@b/"])
 def test_one_that_leads_nowhere_is_named(text: str) -> None:
     with pytest.raises(InvalidArgument, match=r"env:GONE: the variable GONE is not set|/nowhere"):
-        resolve(text, {})
+        resolve_reference(text, {})
 
 
 def test_paths_are_relative_to_the_file_that_names_them() -> None:

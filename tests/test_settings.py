@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fan.errors import FailedPrecondition, InvalidArgument, PermissionDenied
-from fan.settings import Loaded, Settings, load_settings, parse_duration
+from fan.settings import Loaded, Settings, load_settings
+from fan.settings_values import parse_duration
 
 
 class World:

@@ -127,6 +127,29 @@ def test_what_is_too_old_fails_as_it_would(world: World) -> None:
         world.discovery(max_stale=50).service("a")
 
 
+def test_a_reading_that_is_as_it_was_is_young_again_and_not_written_again(world: World) -> None:
+    world.discovery().service("a")
+    files = {path: path.stat().st_ino for path in world.folder.rglob("*.json")}
+    for path in files:
+        os.utime(path, (time.time() - 100, time.time() - 100))
+    world.discovery().service("a")
+    assert {path: path.stat().st_ino for path in world.folder.rglob("*.json")} == files
+    world.fail()
+    assert world.discovery(max_stale=50).service("a").is_known
+
+
+def test_a_longer_list_that_says_the_same_makes_no_older_one_young(world: World) -> None:
+    world.store().list("inst", "a/", deadline=soon())
+    (shorter,) = world.folder.rglob("*.json")
+    os.utime(shorter, (time.time() - 100, time.time() - 100))
+    world.real.delete("inst", "a/a-1", deadline=soon())
+    world.store().list("inst", deadline=soon())
+    store = world.store(max_stale=50)
+    assert store.list("inst", "a/", deadline=soon()) == []
+    world.fail()
+    assert world.store(max_stale=50).list("inst", "a/", deadline=soon()) == []
+
+
 def test_an_answer_that_is_no_outage_is_passed_on(world: World) -> None:
     world.discovery().service("a")
     world.fail(NotFound("it says so itself"))
@@ -173,3 +196,64 @@ def test_a_folder_that_cannot_be_written_is_no_failure(world: World) -> None:
     world.folder.parent.mkdir()
     world.folder.write_text("a file")
     assert world.discovery().service("a").is_known
+
+
+def kept(folder: Path) -> list[Path]:
+    """The readings that are kept, of all registries."""
+    return sorted(folder.glob("*/*"))
+
+
+def age(path: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_what_is_too_old_goes_when_something_new_is_kept(world: World) -> None:
+    store = world.store()
+    store.list("inst", deadline=FOREVER)
+    (old,) = kept(world.folder)
+    age(old, 2 * 86_400)
+    left_behind = old.with_name(f"{old.name}.4711")  # by somebody who was killed
+    left_behind.touch()
+    age(left_behind, 2 * 86_400)
+    foreign = old.with_name("notes.txt")
+    foreign.touch()
+    age(foreign, 2 * 86_400)
+    store.list("iface", deadline=FOREVER)
+    assert not old.exists()
+    assert not left_behind.exists()
+    assert foreign.exists()
+    assert len(kept(world.folder)) == 2
+
+
+def test_what_somebody_still_wants_is_kept_however_old(world: World) -> None:
+    store = world.store(max_stale=10 * 86_400)
+    store.list("inst", deadline=FOREVER)
+    (old,) = kept(world.folder)
+    age(old, 2 * 86_400)
+    store.list("iface", deadline=FOREVER)
+    assert old.exists()
+
+
+def test_the_readings_of_one_registry_are_bounded_in_number(world: World) -> None:
+    store = world.store()
+    store.list("inst", "service0/", deadline=FOREVER)
+    age(kept(world.folder)[0], 60)
+    for number in range(1, 520):
+        store.list("inst", f"service{number}/", deadline=FOREVER)
+    assert len(kept(world.folder)) == 500
+    world.fail()
+    assert store.list("inst", "service519/", deadline=FOREVER) == []
+    with pytest.raises(Unavailable):
+        store.list("inst", "service0/", deadline=FOREVER)
+
+
+def test_a_registry_that_nobody_reads_any_more_is_forgotten_with_the_next_one(
+    world: World,
+) -> None:
+    world.store("old").list("inst", deadline=FOREVER)
+    (old,) = kept(world.folder)
+    age(old, 2 * 86_400)
+    world.store("new").list("inst", deadline=FOREVER)
+    assert not old.parent.exists()
+    assert len(kept(world.folder)) == 1

@@ -6,10 +6,12 @@ Whoever adds one pays for it on every TAB and every call in a loop, so it is a d
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -54,49 +56,46 @@ def tab(line: str) -> tuple[tuple[str, str], ...]:
 #: Of ours, by every command.
 PROGRAM = names(
     """
-    fancli fancli.env fancli.exits fancli.group fancli.main fancli.output fancli.params
+    fancli fancli.entry fancli.env fancli.exits fancli.group fancli.main fancli.output fancli.params
     """
 )
 #: To find a service in the registry.
 LOOK_UP = names(
     """
-    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.names fan.plugins fan.readings
-    fan.references fan.registration fan.settings fan.sqlite fan.sqlite.channel fan.sqlite.errors
-    fan.sqlite.kind fan.sqlite.locks
-    fan.sqlite.schema fan.stores fan.stores.base fan.stores.rules fan.stores.sqlite
-    fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.call_options fancli.commands
-    fancli.commands.call fancli.complete fancli.options fancli.payload fancli.request
-    fancli.scripts
+    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.plugins fan.readings
+    fan.references fan.registration fan.settings fan.settings_places fan.settings_values
+    fan.sqlite fan.sqlite.channel fan.sqlite.errors fan.sqlite.kind fan.sqlite.locks
+    fan.sqlite.schema fan.stores fan.stores.base fan.stores.sqlite fan.stores.sqlite_rows
+    fan.stores.sqlite_schema fancli.call_options fancli.commands fancli.commands.call
+    fancli.complete fancli.options fancli.payload fancli.request fancli.scripts
     """
 )
 #: To call it.
 CALL = names(
     """
-    fan.app fan.balancer fan.client fan.codec fan.context fan.dispatch fan.drivers
-    fan.endpoint fan.exchange fan.failures fan.hosting fan.local fan.middleware
-    fan.middleware.base fan.middleware.breaker fan.middleware.bulkhead fan.middleware.deadline
-    fan.middleware.hops fan.middleware.retry fan.picker fan.policies fan.routes fan.routing
-    fan.runner fan.sending fan.service fan.signature fan.stale fan.transports fan.transports.base
-    fancli.answers fancli.calling fancli.coerce fancli.show
+    fan.app fan.balancer fan.binding fan.calls fan.client fan.codec fan.context fan.dispatch
+    fan.drivers fan.endpoint fan.error_types fan.exchange fan.failures fan.hosting fan.local
+    fan.middleware fan.middleware.base fan.middleware.deadline fan.middleware.hops
+    fan.middleware.retry fan.names fan.parts fan.picker fan.policies fan.routes fan.routing
+    fan.runner fan.sending fan.service fan.signature fan.stale fan.transports
+    fan.transports.base fancli.answers fancli.calling fancli.coerce fancli.show
     """
 )
-#: Of the standard library, by what asks the registry.
-STANDARD = names(
-    """
-    _bisect _contextvars _heapq _locale _random _sha512 _struct bisect click.shell_completion
-    contextvars difflib fcntl heapq locale math platform random select shlex signal struct zlib
-    """
-)
+#: Of the standard library, by every command.
+STANDARD = names("gc")
+#: By what asks the registry.
+ASKING = STANDARD | names("_struct fcntl struct")
+#: By what calls.
+CALLING = ASKING | names("_contextvars contextvars select")
+#: By a TAB.
+TAB = names("click.shell_completion")
 
 WAYS: dict[str, Way] = {
     "fan --help": Way(
         ("--help",),
         PROGRAM | names("fancli.extensions"),
-        names(
-            """
-            _bz2 _compression _locale _lzma bz2 click._textwrap fnmatch locale lzma shutil
-            signal zlib
-            """
+        STANDARD | names(
+            "_bz2 _compression _locale _lzma bz2 click._textwrap fnmatch locale lzma shutil zlib"
         ),
     ),
     "fan call -t ipc": Way(
@@ -107,7 +106,7 @@ WAYS: dict[str, Way] = {
             fan.transports.ipc_frames
             """
         ),
-        STANDARD | names("zlib"),
+        CALLING,
     ),
     "fan call -t http": Way(
         ("call", "greeter.hello", "name=Ada", "-t", "http"),
@@ -117,24 +116,24 @@ WAYS: dict[str, Way] = {
             fan.transports.http_wire
             """
         ),
-        STANDARD | names(
+        CALLING | names(
             """
             array httptools httptools._version httptools.parser httptools.parser.errors
             httptools.parser.parser httptools.parser.protocol httptools.parser.url_parser
-            selectors socket zlib
+            selectors socket
             """
         ),
     ),
     "a TAB on a command": Way(
         (),
         PROGRAM | names("fancli.complete fancli.extensions fancli.scripts"),
-        names("_locale click.shell_completion gc locale shlex signal"),
+        STANDARD | TAB,
         tab("fan ca"),
     ),
     "a TAB on a method": Way(
         (),
-        PROGRAM | LOOK_UP | names(""),
-        STANDARD | names("gc"),
+        PROGRAM | LOOK_UP,
+        ASKING | TAB,
         tab("fan call greeter.he"),
     ),
 }
@@ -174,3 +173,35 @@ def test_a_command_imports_what_is_listed_and_no_more(name: str) -> None:
     assert ours == way.ours
     others = {module for module in found - ours - free if "cython" not in module}
     assert others - way.others == set()
+
+
+HEAP = """
+import gc
+from fan import Service, rpc
+
+class Heap(Service):
+    name = "heap"
+    version = "1.0.0"
+
+    @rpc
+    def thresholds(self) -> list[int]:
+        first = gc.get_threshold()[0]
+        kept = [[] for _ in range(2 * first)]
+        return [first, gc.get_threshold()[0]]
+"""
+
+
+def test_only_the_start_puts_off_the_search_for_garbage(private: Path) -> None:
+    (private / "heap.py").write_text(HEAP)
+    call = ("call", "heap.thresholds", "-p", f"local:{private}/heap.py")
+    first, then = json.loads(ran("from fancli.main import run; run()", *call))
+    usual = int(ran("import gc; print(gc.get_threshold()[0])"))
+    assert first > then == usual
+
+
+def ran(code: str, *args: str) -> str:
+    """What a fresh interpreter prints that runs `code`."""
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code, *args], stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, text=True, timeout=50, check=True,
+    ).stdout  # fmt: skip

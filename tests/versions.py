@@ -13,6 +13,7 @@ import msgspec
 import fan
 from fan.consumer import registered
 from fan.model import WHOLE, Consumer, Instance, Interface, MethodInfo, Route
+from fan.registration import put_interface
 from fan.stores.base import Change, Plan, Session, Store
 from tests.configs import PATIENCE, another
 
@@ -48,7 +49,7 @@ class World:
                 (depend or {}).items()},
                 methods=tuple(MethodInfo(m, timeout=timeout) for m in methods),
             )  # fmt: skip
-            self.put("iface", f"{service}/{version}", interface)
+            put_interface(self.store, interface, self.deadline())
             if live:
                 self.start(service, version)
 

@@ -19,15 +19,11 @@ import msgspec
 from fan.codec import check_baggage, user_headers
 from fan.context import Context
 from fan.errors import InvalidArgument
-from fan.message import Request, Response
+from fan.message import MAX_TIMEOUT, Request, Response
 from fan.model import Address, Instance
 
 if TYPE_CHECKING:
     from fan.transports.base import Transport
-
-
-#: Seconds that a call may take at most, 23 days: more milliseconds than poll(2) can wait for.
-MAX_TIMEOUT = 2_000_000.0
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +94,8 @@ class Call(msgspec.Struct, kw_only=True):
     traceparent: str = ""
     attempt: int = 0
     gen: int = 0
+    #: Service and version constraint as they were asked for, where the route names another service.
+    asked: tuple[str, str] | None = None
     #: Its shard key, where the route says how the service is sharded.
     shard: str = ""
     #: Chosen for this attempt.
@@ -116,6 +114,19 @@ class Call(msgspec.Struct, kw_only=True):
     chunks: Any = None
     #: Instances that failed an earlier attempt; picked again only when there is nobody else.
     tried: set[str] = msgspec.field(default_factory=set)
+
+    @property
+    def is_entry(self) -> bool:
+        """Whether it begins a call tree: who pinned the generation may pin a newer one."""
+        return self.parent is None or not self.parent.gen
+
+    def unpin(self) -> None:
+        """Let the next attempt go by the routes that are in force then."""
+        self.gen = 0
+        if self.asked is not None:
+            self.service, want = self.asked
+            self.options = msgspec.structs.replace(self.options, want=want)
+            self.asked = None
 
     @property
     def target(self) -> str:

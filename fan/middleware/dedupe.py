@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fan.errors import CLASSES, NO, Aborted, FanError, InvalidArgument, RemoteError
+from fan.errors import CLASSES, NO, FanError, InvalidArgument, RemoteError
 from fan.message import Request, Response
 from fan.middleware.base import Inbound, InboundNext, Middleware, Sleep, Steps
-from fan.middleware.dedupe_shared import SharedAnswers
+from fan.middleware.dedupe_shared import SharedAnswers, still_running
 
 if TYPE_CHECKING:
     from fan.transports.base import Ledger
@@ -126,12 +126,7 @@ class Dedupe(Middleware):
         until, pause = now + PATIENCE * left, POLL
         while key in self._running:
             if self._clock() + pause > until:
-                raise Aborted(
-                    f"the first request with the idempotency key {key[3]!r} is still running",
-                    reason="duplicate_in_progress",
-                    executed=NO,
-                    retry_after_ms=int(MAX_POLL * 1000),
-                )
+                raise still_running(key[3], MAX_POLL)
             yield Sleep(pause)
             pause = min(MAX_POLL, 2 * pause)
 

@@ -56,12 +56,7 @@ class SharedAnswers:
             if kept is not None:
                 break
             if time.monotonic() + pause > until:
-                raise Aborted(
-                    f"the first request with the idempotency key {key[3]!r} is still running",
-                    reason="duplicate_in_progress",
-                    executed=NO,
-                    retry_after_ms=int(MAX_POLL * 1000),
-                )
+                raise still_running(key[3], MAX_POLL)
             yield Sleep(pause)
             pause = min(MAX_POLL, 2 * pause)
         if kept:
@@ -122,3 +117,13 @@ def _replay(kept: bytes, digest: bytes, key: tuple[Any, ...], request: Request) 
     if response.type is None and response.code in CLASSES:
         raise CLASSES[response.code](response.message, **rest)
     raise RemoteError(response.message, code=response.code, type=response.type, **rest)
+
+
+def still_running(key: str, pause: float) -> Aborted:
+    """The refusal of a duplicate that cannot wait any longer; `pause` is in seconds."""
+    return Aborted(
+        f"the first request with the idempotency key {key!r} is still running",
+        reason="duplicate_in_progress",
+        executed=NO,
+        retry_after_ms=int(pause * 1000),
+    )

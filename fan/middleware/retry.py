@@ -8,7 +8,6 @@ of the calls, and a floor for quiet callers) and gRPC's retry throttling (propos
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -62,7 +61,7 @@ class Retry(Middleware):
         budget: float = BUDGET,
         reserve: float = RESERVE,
         clock: Callable[[], float] = time.monotonic,
-        random: Callable[[], float] = random.random,
+        random: Callable[[], float] | None = None,
     ) -> None:
         self.retries = retries
         self._delay = delay
@@ -70,7 +69,7 @@ class Retry(Middleware):
         self._budget = budget
         self._reserve = reserve
         self._clock = clock
-        self._random = random
+        self._random = random or _chance
         self._budgets: dict[str, Budget] = {}
 
     def on_call(self, call: Call, next: CallNext) -> Steps:
@@ -104,10 +103,11 @@ class Retry(Middleware):
                 if error.reason == "stale_route" and error.code == "failed_precondition":
                     # Only who pinned the generation may pin a newer one, and only when no part of
                     # the call tree can have run under the old one.
-                    is_entry = call.parent is None or not call.parent.gen
-                    if is_repinned or not is_entry or not (executed == NO or call.is_idempotent):
+                    is_safe = executed == NO or call.is_idempotent
+                    if is_repinned or not call.is_entry or not is_safe:
                         break
-                    is_repinned, call.gen = True, 0
+                    is_repinned = True
+                    call.unpin()
                 elif not (is_first and error.reason in FREE_REASONS and error.is_retryable):
                     if paid >= limit or not self._is_safe(call, error):
                         break
@@ -197,3 +197,10 @@ def _prepare(call: Call, error: FanError) -> None:
     call.id = new_id()
     call.attempt += 1
     call.instance = call.address = None
+
+
+def _chance() -> float:
+    """0 to 1. Few calls are made again, and every start would feel the import."""
+    import random
+
+    return random.random()

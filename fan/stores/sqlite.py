@@ -2,8 +2,9 @@
 
 Beside `registry.db` lie SQLite's own `-wal` and `-shm`, and a folder `registry.db.locks` with one
 lock file for each session (`fan.sqlite.locks`). The parts: `fan.sqlite` opens the file, puts up
-with forks and says what went wrong, `sqlite_rows` holds the statements, `sqlite_watch` wakes
-watchers; what a commit may do is in `fan.stores.rules`. Reading creates and writes nothing.
+with forks and says what went wrong, `sqlite_rows` and `sqlite_writes` hold the statements,
+`sqlite_watch` wakes watchers; what a commit may do is in `fan.stores.rules`. Reading creates and
+writes nothing, and loads nothing of what writes.
 """
 
 from __future__ import annotations
@@ -17,11 +18,9 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from fan.errors import FanError
 from fan.sqlite import locks
 from fan.sqlite.channel import MOUNTS, Channel
 from fan.sqlite.errors import translate_os
-from fan.stores import rules
 from fan.stores import sqlite_rows as rows
 from fan.stores.base import (
     Committed,
@@ -29,14 +28,12 @@ from fan.stores.base import (
     Entry,
     Head,
     Hint,
-    Op,
     Plan,
     Record,
     Revision,
     Session,
     Store,
     Watch,
-    new_op,
 )
 from fan.stores.sqlite_schema import REGISTRY
 
@@ -96,15 +93,20 @@ class SqliteStore(Store):
         deadline: float,
     ) -> Cut:
         with self._reader.reading(deadline) as db:
-            if db is None:
-                rules.check_generation(gen or 0, Head("", 0))
-                return Cut(Head("", 0), {})
-            return rows.cut(db, self.namespace, objects, prefix, gen)
+            if db is not None:
+                return rows.cut(db, self.namespace, objects, prefix, gen)
+        if gen:
+            from fan.stores import rules
+
+            rules.check_generation(gen, Head("", 0))
+        return Cut(Head("", 0), {})
 
     def revision(self, object: str, rev: int, *, deadline: float) -> Revision:
         with self._reader.reading(deadline) as db:
             found = rows.revision(db, self.namespace, object, rev) if db else None
             if found is None:
+                from fan.stores import rules
+
                 head = rows.head(db, self.namespace) if db else Head("", 0)
                 raise rules.missing_revision(object, rev, head)
             return found
@@ -114,34 +116,9 @@ class SqliteStore(Store):
             return rows.log(db, self.namespace, after, upto) if db else []
 
     def commit(self, plan: Plan, *, op: str = "", deadline: float) -> Committed:
-        rules.check_plan(plan)
-        mine, digest = Op.parse(op) if op else None, plan.digest()
-        refusal: FanError | None = None
-        with self._writer.writing(deadline, is_durable=True) as db:
-            head = rows.begin(db, self.namespace)
-            mine = mine or new_op(head)
-            known = rows.known(db, self.namespace, mine.id)
-            known = rules.recall(mine, digest, known, head)
-            if known is not None:
-                return Committed(known.gen, str(mine), known.is_changed, True)
-            try:
-                steps = rules.decide(plan, rows.Ground(db, self.namespace, head))
-            except FanError as error:
-                if not op or not rules.is_final(error):
-                    raise
-                # Remembered, so that nobody who sends it again succeeds where this was told no.
-                refusal, steps = error, []
-                what = rules.Known(head.gen, digest, False, rules.keep(error))
-            else:
-                gen = head.gen + bool(steps)
-                what = rules.Known(gen, digest, bool(steps))
-                if steps:
-                    entry = rules.entry_of(plan, mine, head, steps)
-                    rows.apply(db, self.namespace, head, entry, steps)
-            rows.remember(db, self.namespace, mine.id, what)
-        if refusal is not None:
-            raise refusal
-        return Committed(what.gen, str(mine), what.is_changed)
+        from fan.stores import sqlite_writes as writes
+
+        return writes.commit(self._writer, self.namespace, plan, op, deadline)
 
     def watch(self, kind: str, callback: Callable[[Hint], None]) -> Watch:
         from fan.stores.sqlite_watch import Watcher
@@ -154,6 +131,8 @@ class SqliteStore(Store):
     def open_session(
         self, *, on_lost: Callable[[], None] | None = None, deadline: float
     ) -> SqliteSession:
+        from fan.stores import rules
+        from fan.stores import sqlite_writes as writes
         from fan.stores.sqlite_session import SqliteSession
 
         id = os.urandom(8).hex()
@@ -162,7 +141,7 @@ class SqliteStore(Store):
             with self._writer.writing(deadline, is_durable=False) as db:
                 lock = self._hold(id, f"pid {pid} on {host}\n")
                 undo.callback(lock.release)
-                rows.begin(db, self.namespace)
+                writes.begin(db, self.namespace)
                 dead = self._sweep(db)
                 db.execute(
                     "INSERT INTO session VALUES (?, ?, ?, ?, ?)",
@@ -185,10 +164,12 @@ class SqliteStore(Store):
 
     def _sweep(self, db: sqlite3.Connection) -> builtins.list[str]:
         """Remove the dead sessions' rows, of all namespaces. Returns whose lock files may go."""
+        from fan.stores import sqlite_writes as writes
+
         named = {id for (id,) in db.execute("SELECT id FROM session").fetchall()}
         dead = [id for id in named if not locks.is_alive(self.locks, id)]
         for id in dead:
-            rows.forget_session(db, id)
+            writes.forget_session(db, id)
         # A file without a row is of somebody who died while opening a session.
         files = {locks.id_of(name) for name in os.listdir(self.locks)} - {""}
         return dead + [id for id in files - named if not locks.is_alive(self.locks, id)]
@@ -203,36 +184,23 @@ class SqliteStore(Store):
         is_new: bool = False,
         deadline: float,
     ) -> None:
+        from fan.stores import rules
+        from fan.stores import sqlite_writes as writes
+
         rules.check_size(f"{kind} {name}", len(body) + len(name.encode()))
-        owner = session.id if session else ""
         # What a session holds is gone after a power cut anyhow: no need to wait for the disk.
         with self._writer.writing(deadline, is_durable=session is None) as db:
-            rows.begin(db, self.namespace)
-            if session is not None and not session.is_alive:
-                raise rules.session_lost(owner)
-            holder = self._holder(db, kind, name)
-            rules.check_claim(kind, name, holder, session=owner, is_new=is_new)
-            db.execute(
-                "INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?)",
-                (self.namespace, kind, name, body, owner),
+            writes.put(
+                db, self.namespace, self.locks, kind, name, body, session=session, is_new=is_new
             )
-            rows.touch(db, self.namespace, kind)
-
-    def _holder(self, db: sqlite3.Connection, kind: str, name: str) -> rules.Holder | None:
-        row = db.execute(
-            "SELECT r.session, s.pid, s.host FROM record r LEFT JOIN session s ON s.id = r.session"
-            " WHERE r.ns = ? AND r.kind = ? AND r.name = ?",
-            (self.namespace, kind, name),
-        ).fetchone()
-        if row is None or (row[0] and not locks.is_alive(self.locks, row[0])):
-            return None
-        return rules.Holder(row[0], row[1] or 0, row[2] or "")
 
     def delete(
         self, kind: str, name: str, *, session: Session | None = None, deadline: float
     ) -> bool:
+        from fan.stores import sqlite_writes as writes
+
         with self._writer.writing(deadline, is_durable=session is None) as db:
-            holder = self._holder(db, kind, name)
+            holder = writes.holder(db, self.namespace, self.locks, kind, name)
             if holder is not None and session is not None and holder.session != session.id:
                 return False
             # Also where the holder is dead: what is left of it goes, and counts as absent.
@@ -241,7 +209,7 @@ class SqliteStore(Store):
                 (self.namespace, kind, name),
             ).rowcount
             if gone:
-                rows.touch(db, self.namespace, kind)
+                writes.touch(db, self.namespace, kind)
             return holder is not None
 
     def list(self, kind: str, prefix: str = "", *, deadline: float) -> builtins.list[Record]:

@@ -14,7 +14,7 @@ from fan.errors import FanError
 from fan.sqlite import locks
 from fan.sqlite.channel import Channel
 from fan.sqlite.schema import inode_of
-from fan.stores import sqlite_rows
+from fan.stores import sqlite_writes
 from fan.stores.sqlite_schema import REGISTRY
 
 #: Seconds that an ending session waits for the registry: its lock tells its death anyhow.
@@ -64,7 +64,7 @@ class SqliteSession:
                 contextlib.suppress(FanError),
                 self._channel.writing(time.monotonic() + _PATIENCE, is_durable=False) as db,
             ):
-                sqlite_rows.forget_session(db, self.id)
+                sqlite_writes.forget_session(db, self.id)
         self._lock.release()
         if self._thread is not threading.current_thread():
             self._thread.join()

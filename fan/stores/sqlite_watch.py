@@ -20,9 +20,10 @@ _IDLE = 5.0
 #: Seconds between two looks while the registry cannot be read, or its folder is not there.
 _RETRY = 0.5
 
-#: Seconds before the next look, after looks in a row that found changes and none for us: of the
-#: first, and at most. A hundred who write at once would have each other look ten thousand times.
-_VAIN, _LONGEST_VAIN = 0.002, 0.032
+#: Looks in a row that may find changes and none for us before the next one waits: what we write
+#: ourselves about a change that we were told of gives one or two. Then the seconds until the next,
+#: at first and at most: a hundred who write at once would have each other look ten thousand times.
+_FREE, _VAIN, _LONGEST_VAIN = 3, 0.002, 0.032
 
 #: Seconds that one look may take.
 _PATIENCE = 2.0
@@ -62,7 +63,8 @@ class Watcher:
         self._deaths = 0
         self._alive: frozenset[str] | None = None
         self._suspects: set[str] = set()
-        #: Seconds before the next look, see `_VAIN`.
+        #: Looks in a row that were in vain, and the seconds before the next one.
+        self._vain = 0
         self._pause = 0.0
         self._waker: Waker = waker(channel.path, lock_folder)
         self._thread = threading.Thread(target=self._run, name="fan-registry-watch", daemon=True)
@@ -126,7 +128,7 @@ class Watcher:
                     time.sleep(self._pause)
                 delay = next(rest, None)
                 if delay is None:
-                    self._pause = 0.0
+                    self._vain, self._pause = 0, 0.0
                     self._suspects.clear()
                 if self._wait(delay):
                     rest = iter(TRAIL)
@@ -185,12 +187,14 @@ class Watcher:
             self._is_lost = False
             self._tell_all("regained")
         if version != self._version:
-            self._pause = min(max(2 * self._pause, _VAIN), _LONGEST_VAIN)
+            self._vain += 1
+            if self._vain > _FREE:
+                self._pause = min(max(2 * self._pause, _VAIN), _LONGEST_VAIN)
         for watch in self._present():
             mark = (self._marks.get(watch.kind), self._marks_of_deaths(watch.kind))
             if mark != watch.seen:
                 watch.seen = mark
-                self._pause = 0.0
+                self._vain, self._pause = 0, 0.0
                 self._tell(watch, "changed")
 
     def _marks_of_deaths(self, kind: str) -> int:

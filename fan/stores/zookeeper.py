@@ -62,7 +62,7 @@ class ZookeeperStore(Store):
 
     With credentials alone, what is made there is for these credentials alone. With `acl` it is for
     the roles: an *operator* does everything; an *instance* writes its own records (`inst`, `iface`,
-    `subs`, `unique`) and reads; a *reader* reads. HASH is the base64 of the SHA-1 of
+    `needs`, `subs`, `unique`) and reads; a *reader* reads. HASH is the base64 of the SHA-1 of
     `USER:PASSWORD`; a role may be given several times, and `anyone` needs no credentials. All
     processes state the same `acl`, and each its own credentials. An operator has to write first.
     What a role may not do is PermissionDenied; unknown credentials are Unauthenticated.
@@ -165,6 +165,7 @@ class ZookeeperStore(Store):
         deadline: float,
     ) -> None:
         from fan.stores import zookeeper_records
+        from fan.stores.zookeeper_session import ZookeeperSession
 
         rules.check_deadline(deadline, "write to the registry")
         rules.check_size(f"{kind} {name}", len(body) + len(name.encode()))
@@ -175,6 +176,7 @@ class ZookeeperStore(Store):
             name,
             body,
             session=session.id if session else "",
+            alive=session.kinds if isinstance(session, ZookeeperSession) else set(),
             is_new=is_new,
             deadline=deadline,
         )

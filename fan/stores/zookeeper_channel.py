@@ -21,21 +21,13 @@ from fan.errors import FanError
 from fan.stores import rules
 from fan.stores import zookeeper_errors as errors
 from fan.stores.zookeeper_connection import Connection, session_name
+from fan.stores.zookeeper_multiread import AT_ONCE, MultiRead, Node, What
 from fan.stores.zookeeper_url import CREATE, DELETE, READ, WRITE
 
 #: What an access list and a node's bookkeeping take of a request, about.
 _OVERHEAD = 100
 
 Issue = Callable[[Any], Any]
-
-
-class Node(msgspec.Struct, frozen=True):
-    """A node as read. `owner` is the session that it ends with, empty for none."""
-
-    data: bytes
-    version: int
-    owner: str = ""
-    children: int = 0
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -73,12 +65,36 @@ class Channel(Connection):
         self, paths: Sequence[str], deadline: float, *, sync: bool = False
     ) -> list[Node | None]:
         """The nodes at some paths, all asked for at once; None where there is none."""
+        if len(paths) > 1:
+            return self._read("node", paths, deadline, sync)
         found = self.ask([_get(path) for path in paths], paths, deadline, sync=sync)
         return [None if answer is None else _node(*answer) for answer in found]
 
     def children(self, paths: Sequence[str], deadline: float) -> list[list[str] | None]:
         """The names below some nodes; None where there is no such node."""
+        if len(paths) > 1:
+            return self._read("names", paths, deadline)
         return self.ask([_children(path) for path in paths], paths, deadline)
+
+    def _read(
+        self, what: What, paths: Sequence[str], deadline: float, sync: bool = False
+    ) -> list[Any]:
+        """The same of many, some dozens in each request."""
+        parts = [paths[i : i + AT_ONCE] for i in range(0, len(paths), AT_ONCE)]
+        issues, firsts = [_many(what, part) for part in parts], [part[0] for part in parts]
+        found = self.ask(issues, firsts, deadline, sync=sync)
+        answers = (answer for each in found for answer in each)
+        return [self._said(*each, deadline) for each in zip(answers, paths, strict=True)]
+
+    def _said(self, answer: Any, path: str, deadline: float) -> Any:
+        """One of the answers to a request that holds many."""
+        if not isinstance(answer, Exception):
+            return answer
+        if isinstance(answer, kazoo.NoNodeError):
+            return None
+        if isinstance(answer, kazoo.NoAuthError):
+            raise self._denied(path, READ, deadline) from answer
+        raise errors.translate(answer, self.ensemble, path) from answer
 
     def ask(
         self, issues: Sequence[Issue], paths: Sequence[str], deadline: float, *, sync: bool = False
@@ -177,8 +193,8 @@ class Channel(Connection):
         """Make the nodes that are missing, parents first: path, whether instances write there, and
         what it holds."""
         names = [path for path, _, _ in paths]
-        found = self.ask([_exists(path) for path in names], names, deadline)
-        missing = [row for row, stat in zip(paths, found, strict=True) if stat is None]
+        found = self.get(names, deadline)
+        missing = [row for row, node in zip(paths, found, strict=True) if node is None]
         while missing:
             client = self._ready(deadline)
             pending = [
@@ -222,12 +238,17 @@ def _get(path: str) -> Issue:
     return lambda client: client.get_async(path)
 
 
+def _many(what: What, paths: Sequence[str]) -> Issue:
+    def issue(client: Any) -> Any:
+        asked = client.handler.async_result()
+        client._call(MultiRead(what, paths), asked)
+        return asked
+
+    return issue
+
+
 def _children(path: str) -> Issue:
     return lambda client: client.get_children_async(path)
-
-
-def _exists(path: str) -> Issue:
-    return lambda client: client.exists_async(path)
 
 
 def _node(data: bytes, stat: Any) -> Node:

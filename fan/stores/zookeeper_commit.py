@@ -114,11 +114,11 @@ class Commit:
             if not rules.is_final(error) or not (self._is_named or self._is_loose):
                 raise
             what = rules.Known(head.gen, self._digest, False, rules.keep(error))
-            if self._note(self._op, what):
+            if self._note(state, self._op, what):
                 raise
             return None
         if not steps:
-            is_noted = self._note(self._op, rules.Known(head.gen, self._digest))
+            is_noted = self._note(state, self._op, rules.Known(head.gen, self._digest))
             return self._committed(head.gen, False, False) if is_noted else None
         return self._apply(state, self._op, ground, steps)
 
@@ -129,13 +129,15 @@ class Commit:
     def _committed(self, gen: int, is_changed: bool, was_applied: bool) -> Committed:
         return Committed(gen, str(self._op), is_changed, was_applied)
 
-    def _note(self, op: Op, what: rules.Known) -> bool:
-        """Write down that an op made no generation; False where it came to something already."""
+    def _note(self, state: State, op: Op, what: rules.Known) -> bool:
+        """Write down that an op made no generation; False where it came to something already, or
+        the head moved: with it may have gone the op's own node, trimmed, and what it came to."""
         writes = [
+            Write("check", self._layout.head, version=state.version),
             Write("create", self._layout.op(op.id), msgspec.json.encode(what)),
             Write("create", self._layout.refusal(what.gen, op.id)),
         ]
-        return self._settle(self._channel.multi(writes, self._deadline), Head("", what.gen))
+        return self._settle(self._channel.multi(writes, self._deadline), state.head)
 
     def _apply(
         self, state: State, op: Op, ground: Ground, steps: Sequence[rules.Step]
@@ -146,14 +148,16 @@ class Commit:
         logged = Logged(
             **{name: getattr(entry, name) for name in entry.__struct_fields__}, pages=replaced
         )
-        self._make_folders(state, steps)
         layout, gen = self._layout, entry.gen
         writes = [Write("check", layout.head, version=state.version)]
         for revision in rules.revisions_of(entry, steps):
             path = layout.revision(revision.object, revision.rev)
             writes.append(Write("create", path, write_revision(revision)))
-        for bucket, pins in made.items():
-            writes.append(Write("create", layout.page(bucket, gen), msgspec.json.encode(pins)))
+        pages = [
+            Write("create", layout.page(bucket, gen), msgspec.json.encode(pins))
+            for bucket, pins in made.items()
+        ]
+        writes += pages
         writes.append(Write("create", layout.log(gen), msgspec.json.encode(logged)))
         known = rules.Known(gen, self._digest, True)
         writes.append(Write("create", layout.op(op.id), msgspec.json.encode(known)))
@@ -162,7 +166,8 @@ class Commit:
             state.body, gen=gen, op=op.id, pages={**state.body.pages, **dict.fromkeys(made, gen)}
         )
         room = ROOM - sum(write.size for write in writes) - len(msgspec.json.encode(body)) - 200
-        self._check_room(room)
+        _check_room(room, len(steps), pages)
+        self._make_folders(state, steps)
         floor, gone = trim(self._reader, state, gen, steps, room, self._deadline)
         body = msgspec.structs.replace(body, floor=floor)
         writes += gone
@@ -207,15 +212,6 @@ class Commit:
         if folders:
             self._channel.ensure([(path, False, b"") for path in folders], self._deadline)
 
-    def _check_room(self, room: int) -> None:
-        if room < 0:
-            raise InvalidArgument(
-                f"the change takes {ROOM - room} bytes with all that it touches: the registry "
-                f"takes at most {ROOM} in one write; make it in parts",
-                reason="payload_too_large",
-                details={"size": ROOM - room, "limit": ROOM},
-            )
-
     def _settle(self, refusal: Refusal | None, head: Head) -> bool:
         """Whether a transaction was done; False where all has to be looked at again. Raises Gone
         and DataLoss."""
@@ -243,9 +239,22 @@ class Commit:
         return () if self._op is None else (self._layout.op(self._op.id),)
 
 
+def _check_room(room: int, count: int, pages: Sequence[Write]) -> None:
+    """Raise InvalidArgument for a change that does not fit into one transaction."""
+    if room < 0:
+        size = sum(page.size for page in pages)
+        raise InvalidArgument(
+            f"the change of {count} objects takes {ROOM - room} bytes with all that it touches, "
+            f"{size} of them the {len(pages)} pages of pins that it writes anew: ZooKeeper takes "
+            f"at most {ROOM} in one generation; make it in parts",
+            reason="payload_too_large",
+            details={"size": ROOM - room, "limit": ROOM, "pages": size},
+        )
+
+
 def begin(channel: Channel, layout: Layout, deadline: float) -> None:
     """Make a namespace, with its epoch; what is there already stays."""
-    theirs = {layout.kind(kind) for kind in OF_INSTANCES}
+    theirs = {layout.kind(kind) for kind in OF_INSTANCES} | {f"{layout.root}/alive"}
     rows = [(path, path in theirs, b"") for path in layout.trunk]
     head = HeadBody(os.urandom(16).hex())
     channel.ensure([*rows, (layout.head, False, msgspec.json.encode(head))], deadline)

@@ -23,6 +23,7 @@ from kazoo.retry import KazooRetry
 from fan.errors import FailedPrecondition
 from fan.stores import rules
 from fan.stores import zookeeper_errors as errors
+from fan.stores.zookeeper_handler import Handler
 from fan.stores.zookeeper_tls import TlsHandler, context_of
 from fan.stores.zookeeper_url import Ensemble
 
@@ -120,7 +121,7 @@ class Connection:
             command_retry=KazooRetry(max_tries=0),
             connection_retry=KazooRetry(max_tries=-1, delay=0.05, max_delay=0.5),
             auth_data=[("digest", f"{ensemble.user}:{ensemble.password}")] if ensemble.user else [],
-            handler=TlsHandler(context_of(ensemble)) if ensemble.tls else None,
+            handler=TlsHandler(context_of(ensemble)) if ensemble.tls else Handler(),
             use_ssl=ensemble.tls,
             logger=self._ear,
         )

@@ -71,7 +71,7 @@ _TABLE: dict[type[Exception], tuple[type[FanError], str, str]] = {
     kazoo.UnimplementedError: (
         FailedPrecondition,
         "old_server",
-        "{at} does not know a request that fan needs: it has to be ZooKeeper 3.5 or newer",
+        "{at} does not know a request that fan needs: it has to be ZooKeeper 3.6 or newer",
     ),
 }
 

@@ -9,8 +9,10 @@ Below `CHROOT/fan/NAMESPACE`::
     log/<gen>               one generation
     op/<id>                 what an operation came to
     refused/<gen>-<id>      which of them made no generation, to find them when they are trimmed
-    <kind>/<a>/<b>          the record `a/b` of a kind (inst, iface, subs, override, prep, unique);
-                            one without a `/` in its name is <kind>/<name>
+    <kind>/<a>/<b>          the record `a/b` of a kind (inst, iface, needs, subs, override, prep,
+                            unique); one without a `/` in its name is <kind>/<name>
+    alive/<kind>/<bucket>/<session>  ephemeral: this session holds records of this kind; its end is
+                            seen here, as to watch each folder of a kind may take a thousand watches
 
 Names are percent-encoded. A revision and a record are a line of JSON and then the body.
 """
@@ -32,14 +34,21 @@ VERSION = 1
 #: Pages of a namespace: 100,000 pins in one node would be 4 MB.
 BUCKETS = 256
 
+#: Folders that the sessions with records of one kind are spread over: whoever watches reads one of
+#: them at each coming and going.
+_CROWDS = 64
+
 #: Kinds of records that an instance writes by itself; the others are the operators'.
-OF_INSTANCES = frozenset({"inst", "iface", "subs", "unique"})
+OF_INSTANCES = frozenset({"inst", "iface", "needs", "subs", "unique"})
 
 #: Names that no kind of record may have for its folder.
-_OURS = frozenset({"head", "page", "rev", "log", "op", "refused"})
+_OURS = frozenset({"head", "page", "rev", "log", "op", "refused", "alive"})
 
 #: The folders of a namespace, besides `head`.
-FOLDERS = ("page", "rev", "log", "op", "refused", "override", "prep", *sorted(OF_INSTANCES))
+FOLDERS = (
+    *("page", "rev", "log", "op", "refused", "alive", "override", "prep"),
+    *sorted(OF_INSTANCES),
+)
 
 
 class HeadBody(msgspec.Struct, frozen=True):
@@ -130,6 +139,13 @@ class Layout:
 
     def kind(self, kind: str) -> str:
         return f"{self.root}/{'+' if kind in _OURS else ''}{encode(kind) or '%'}"
+
+    def alive(self, kind: str) -> str:
+        return f"{self.root}/alive/{encode(kind) or '%'}"
+
+    def crowd(self, kind: str, session: str) -> str:
+        bucket = hashlib.blake2b(session.encode(), digest_size=1).digest()[0] % _CROWDS
+        return f"{self.alive(kind)}/{bucket}"
 
     def folder(self, kind: str, first: str) -> str:
         return f"{self.kind(kind)}/{encode(first) or '%'}"

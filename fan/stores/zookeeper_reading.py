@@ -22,6 +22,7 @@ from fan.stores.zookeeper_layout import (
     read_page,
     read_revision,
 )
+from fan.stores.zookeeper_multiread import AT_ONCE
 
 T = TypeVar("T")
 
@@ -150,6 +151,11 @@ class Reader:
 
     def log(self, after: int, upto: int | None, deadline: float) -> list[Entry]:
         """The generations after one, as far as they are kept."""
+        if upto is not None and after < upto <= after + AT_ONCE:
+            # They are there, most often, and then the head has nothing to add.
+            found = self.entries(range(after + 1, upto + 1), deadline)
+            if all(found):
+                return [plain(entry) for entry in found if entry is not None]
 
         def act(state: State) -> list[Entry]:
             last = state.body.gen if upto is None else min(upto, state.body.gen)

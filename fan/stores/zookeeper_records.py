@@ -1,7 +1,8 @@
 """What stands outside the generations: one node for each record, ephemeral or not.
 
 Every write of a record also touches the folder of its kind: that is what watches look at, since a
-watch on each of ten thousand records would cost ten thousand requests.
+watch on each of ten thousand records would cost ten thousand requests. The end of a session, which
+touches nothing, is seen by a node that goes with it (`alive` in `zookeeper_layout`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 from fan.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from fan.stores import rules
 from fan.stores.base import Record
-from fan.stores.zookeeper_channel import Channel, Node, Refusal, Uncertain, Write
+from fan.stores.zookeeper_channel import Channel, Refusal, Uncertain, Write
 from fan.stores.zookeeper_commit import begin
 from fan.stores.zookeeper_layout import (
     OF_INSTANCES,
@@ -21,6 +22,7 @@ from fan.stores.zookeeper_layout import (
     read_record,
     write_record,
 )
+from fan.stores.zookeeper_multiread import Node
 
 
 def put(
@@ -31,10 +33,12 @@ def put(
     body: bytes,
     *,
     session: str,
+    alive: set[str],
     is_new: bool,
     deadline: float,
 ) -> None:
-    """Write one record over `channel`, which is the session's own where there is one."""
+    """Write one record over `channel`, which is the session's own where there is one. `alive` are
+    the kinds whose watchers can see the session's end; this one comes to them."""
     line = RecordLine(os.getpid(), os.uname().nodename, os.urandom(8).hex())
     data, path = write_record(line, body), layout.record(kind, name)
     is_loose = False
@@ -45,14 +49,21 @@ def put(
             return  # it was done, and only the answer got lost
         rules.check_claim(kind, name, _holder(node), session=session, is_new=is_new)
         writes = _writes(layout, kind, path, data, node, session)
+        if session and kind not in alive:
+            mark = f"{layout.crowd(kind, session)}/{session}"
+            writes.append(_create(kind, mark, b"", session))
         try:
             refusal = channel.multi(writes, deadline)
         except Uncertain:
             is_loose = True
             continue
         if refusal is None:
+            alive.add(kind)
             return
-        _clear_the_way(channel, layout, kind, name, refusal, deadline)
+        if refusal.why == "exists" and refusal.write.path != path:
+            alive.add(kind)  # since an earlier write
+            continue
+        _clear_the_way(channel, layout, kind, name, session, refusal, deadline)
 
 
 def _look(channel: Channel, path: str, deadline: float, is_loose: bool) -> list[Node | None]:
@@ -75,13 +86,7 @@ def _writes(
 ) -> list[Write]:
     """What puts the record there, given what is there now."""
     touch = Write("set", layout.kind(kind))
-    create = Write(
-        "create",
-        path,
-        data,
-        is_ephemeral=bool(session),
-        by_instances=kind in OF_INSTANCES,
-    )
+    create = _create(kind, path, data, session)
     if node is None:
         return [create, touch]
     if node.owner == session:
@@ -90,14 +95,26 @@ def _writes(
     return [Write("delete", path, version=node.version), create, touch]
 
 
+def _create(kind: str, path: str, data: bytes, session: str) -> Write:
+    is_theirs = kind in OF_INSTANCES
+    return Write("create", path, data, is_ephemeral=bool(session), by_instances=is_theirs)
+
+
 def _clear_the_way(
-    channel: Channel, layout: Layout, kind: str, name: str, refusal: Refusal, deadline: float
+    channel: Channel,
+    layout: Layout,
+    kind: str,
+    name: str,
+    session: str,
+    refusal: Refusal,
+    deadline: float,
 ) -> None:
     """Make the folders that are missing. What was overtaken is just tried again."""
     if refusal.why == "missing":
         begin(channel, layout, deadline)
         first, slash, _ = name.partition("/")
         folders = [layout.kind(kind)] + ([layout.folder(kind, first)] if slash else [])
+        folders += [layout.alive(kind), layout.crowd(kind, session)] if session else []
         channel.ensure([(path, kind in OF_INSTANCES, b"") for path in folders], deadline)
     elif refusal.why in ("not_empty", "no_children"):
         raise FailedPrecondition(

@@ -17,6 +17,8 @@ class ZookeeperSession:
     def __init__(self, channel: Channel, on_lost: Callable[[], None] | None) -> None:
         self.id = channel.session_id
         self.channel = channel
+        #: The kinds of records whose watchers can see its end.
+        self.kinds: set[str] = set()
         self._on_lost = on_lost
         self._pid = os.getpid()
         self._news = threading.Event()

@@ -8,9 +8,8 @@ import ssl
 from collections.abc import Sequence
 from typing import Any
 
-from kazoo.handlers.threading import SequentialThreadingHandler
-
 from fan.errors import InvalidArgument
+from fan.stores.zookeeper_handler import Handler
 from fan.stores.zookeeper_url import Ensemble
 
 
@@ -32,16 +31,20 @@ def context_of(ensemble: Ensemble) -> ssl.SSLContext:
     return context
 
 
-class TlsHandler(SequentialThreadingHandler):  # type: ignore[misc]
-    """kazoo's threads, with connections of our own making."""
+class TlsHandler(Handler):
+    """The same with connections of our own making."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         super().__init__()
         self._context = context
 
     def select(
-        self, reads: Sequence[Any], writes: Sequence[Any], errors: Sequence[Any], timeout: float
-    ) -> Any:
+        self,
+        reads: Sequence[Any],
+        writes: Sequence[Any],
+        errors: Sequence[Any],
+        timeout: float | None = None,
+    ) -> tuple[list[Any], list[Any], list[Any]]:
         """What can be read or written; also what TLS has decrypted already, of which the socket
         itself knows nothing. A TLS proxy sends several answers in one piece, and all but the first
         would lie there until more comes."""

@@ -22,6 +22,9 @@ from fan.stores.zookeeper_layout import Layout
 #: Seconds that arming may take before the connection counts as lost.
 _PATIENCE = 2.0
 
+#: kazoo's type of the event that ends all watches of a connection.
+_OVER = "NONE"
+
 #: Seconds between two tries while the servers are away or refuse us.
 _RETRY = 0.5
 
@@ -31,8 +34,7 @@ _Arm = tuple[Literal["node", "names"], str]
 
 class ZookeeperWatch:
     """One watch. See `Store.watch`. Of a kind of record these are watched: its folder, which every
-    write touches; and the names in it and one level below, since a session's end touches
-    nothing."""
+    write touches; and the sessions that hold some, since their end touches nothing."""
 
     def __init__(
         self, channel: Channel, layout: Layout, kind: str, callback: Callable[[Hint], None]
@@ -40,6 +42,7 @@ class ZookeeperWatch:
         self.kind = kind
         self._channel = channel
         self._path = layout.head if kind == HEAD else layout.kind(kind)
+        self._alive = layout.alive(kind)
         self._callback = callback
         self.is_closed = False
         self._is_lost = False
@@ -119,7 +122,7 @@ class ZookeeperWatch:
             self._armed.add(("node", self._path))
         if self.kind != HEAD:
             below = {path for what, path in fired if what == "names"}
-            self._arm_names(sorted(below | {self._path}), deadline)
+            self._arm_names(sorted(below | {self._alive}), deadline)
         self._armed_at = opened
 
     def _arm_names(self, paths: list[str], deadline: float) -> None:
@@ -130,16 +133,27 @@ class ZookeeperWatch:
             # A node that is not there is not watched; its folder is.
             here = [p for p, names in zip(paths, found, strict=True) if names is not None]
             self._armed.update(("names", path) for path in here)
-            tops = found[paths.index(self._path)] if self._path in paths else None
-            paths = [f"{self._path}/{name}" for name in tops or ()]
+            tops = found[paths.index(self._alive)] if self._alive in paths else None
+            paths = [f"{self._alive}/{name}" for name in tops or ()]
 
     def _issue(self, arm: _Arm) -> Issue:
         what, path = arm
 
-        def fire(event: Any) -> None:
-            self._fired.append(arm)
-            self._news.set()
+        def names(client: Any) -> Any:
+            def fire(event: Any) -> None:
+                self._fired.append(arm)
+                self._news.set()
 
-        if what == "node":
-            return lambda client: client.exists_async(path, watch=fire)
-        return lambda client: client.get_children_async(path, watch=fire)
+            return client.get_children_async(path, watch=fire)
+
+        def node(client: Any) -> Any:
+            def fire(event: Any) -> None:
+                if event.type == _OVER or self.is_closed:
+                    self._fired.append(arm)
+                else:
+                    node(client)  # here already: before our thread is awake, and asks anything
+                self._news.set()
+
+            return client.exists_async(path, watch=fire)
+
+        return node if what == "node" else names

@@ -31,13 +31,23 @@ _VARIABLE = re.compile(r"%\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 class Foreign(msgspec.Struct, frozen=True):
-    """One service as it is to be registered."""
+    """One service as it is to be registered. Raises InvalidArgument (bad_file) for an address with
+    a user or a password: whoever reads the registry would see it."""
 
     interface: Interface
     urls: tuple[str, ...]
     id: str = ""
     tags: tuple[str, ...] = ()
     meta: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        for url in self.urls:
+            scheme, _, place = url.partition("://")
+            if "@" in (authority := re.split("[/?#]", place, maxsplit=1)[0]):
+                raise _bad(
+                    f"the address {scheme}://{authority.rpartition('@')[2]} is registered without"
+                    " user and password"
+                )
 
     @classmethod
     def plain(cls, name: str, version: str, urls: tuple[str, ...], id: str = "") -> Foreign:

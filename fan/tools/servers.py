@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from fan.errors import FailedPrecondition, InvalidArgument, Unavailable
-from fan.settings import default_registry
+from fan.settings_places import default_registry
 from fan.tools.servers_base import START_TIMEOUT, STOP_GRACE, Server
 from fan.tools.servers_process import FreeProcess
 from fan.tools.servers_rabbitmq import RabbitMQ

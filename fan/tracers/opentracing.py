@@ -11,7 +11,8 @@ from collections import OrderedDict
 from threading import Lock
 from typing import Any
 
-from fan.errors import FanError, text_of
+from fan.error_types import text_of
+from fan.errors import FanError
 from fan.tracers.base import Tracer
 
 #: Spans that are remembered to be parents; beyond, the oldest is forgotten.

@@ -63,6 +63,7 @@ class AmqpTransport(Transport):
 
     scheme: ClassVar[str] = "amqp"
     can: ClassVar[frozenset[str]] = frozenset({"call", "push", "subscribe", "serve", "queue"})
+    submits: ClassVar[frozenset[str]] = frozenset({"call", "push", "event"})
     is_shared: ClassVar[bool] = True
 
     def __init__(self, settings: AmqpSettings) -> None:

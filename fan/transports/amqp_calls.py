@@ -23,9 +23,10 @@ from fan.transports.amqp_failures import (
     unroutable,
     unsendable,
 )
-from fan.transports.amqp_link import Link, Part
+from fan.transports.amqp_link import Link
 from fan.transports.amqp_loop import guarded
 from fan.transports.amqp_names import RPC
+from fan.transports.amqp_part import Part
 from fan.transports.amqp_pending import Clock, Pending
 from fan.transports.amqp_watch import HELD, Watch
 from fan.transports.amqp_wire import response_of

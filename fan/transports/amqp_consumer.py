@@ -10,9 +10,10 @@ from typing import Any
 
 from fan.errors import FanError
 from fan.transports.amqp_failures import NOT_FOUND, Refused, refused
-from fan.transports.amqp_link import DELAY, MAX_DELAY, Link, Part
+from fan.transports.amqp_link import Link
 from fan.transports.amqp_loop import guarded
 from fan.transports.amqp_names import Spec
+from fan.transports.amqp_part import DELAY, MAX_DELAY, REST, Part
 from fan.transports.amqp_steps import make, run
 
 
@@ -71,6 +72,11 @@ class Consumer(Part):
 
     def __repr__(self) -> str:
         return f"<Consumer {self.queue or 'of nothing'} {'open' if self.channel else 'closed'}>"
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether nothing more comes, after `stop`."""
+        return self._has_left or self._stopping is _nothing
 
     def stop(self, done: Callable[[], None]) -> None:
         """Take nothing new; `done` is called once nothing more comes. What is in hand can still be
@@ -138,7 +144,7 @@ class Consumer(Part):
     def _cancelled(self, channel: Any) -> None:
         """Somebody deleted the queue."""
         if channel.is_open:
-            self._delay = max(self._delay, DELAY)
+            self._delay = max(self._delay, REST)
             channel.close()
 
     def _delivered(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:

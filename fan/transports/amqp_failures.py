@@ -18,7 +18,7 @@ from fan.errors import (
 
 #: AMQP's reply codes (https://www.rabbitmq.com/amqp-0-9-1-reference.html#constants).
 ACCESS_REFUSED, NOT_FOUND, RESOURCE_LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
-NOT_ALLOWED = 530
+NOT_ALLOWED, INTERNAL_ERROR = 530, 541
 
 
 class Refused(Exception):
@@ -79,12 +79,18 @@ def _closed(exc: BaseException) -> tuple[int, str]:
 def _sentence(exc: BaseException) -> str:
     if isinstance(exc, ConnectionRefusedError):
         return "nobody listens there"
+    if isinstance(exc, TimeoutError):
+        return "it does not answer"
+    if why := getattr(exc, "verify_message", ""):
+        return f"its certificate is not trusted: {why}"
+    if getattr(exc, "reason", "") == "WRONG_VERSION_NUMBER":
+        return "it does not speak TLS: without it, it is amqp://"
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
-    if type(exc).__name__ == "AMQPConnectorStackTimeout":
+    if "Timeout" in type(exc).__name__ or "Timeout while setting up" in str(exc):
         return "it accepts connections and says nothing"
     if type(exc).__name__ == "IncompatibleProtocolError":
-        return "it does not speak AMQP 0-9-1"
+        return "it does not speak AMQP 0-9-1: over TLS, it is amqps://"
     text = str(exc)
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 

@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -10,6 +11,7 @@ from fan.errors import FanError, Internal
 from fan.transports.amqp_failures import Refused, refused
 from fan.transports.amqp_link import Link
 from fan.transports.amqp_names import Spec
+from fan.transports.amqp_part import REST
 from fan.transports.amqp_steps import Desk, Steps, make, run
 
 #: A queue with what belongs to it, or an exchange alone.
@@ -26,6 +28,7 @@ class Layout:
         self._under_way: dict[Thing, list[Done]] = {}
         #: Counts how often all was forgotten: what was begun before does not count.
         self._round = 0
+        self._rests_until = 0.0
 
     def has(self, thing: Thing) -> bool:
         """Whether it was made."""
@@ -35,6 +38,11 @@ class Layout:
         """Make everything anew: it may be gone."""
         self._made.clear()
         self._round += 1
+
+    def lose(self) -> None:
+        """Make everything anew, and not at once: a queue was deleted."""
+        self.forget()
+        self._rests_until = time.monotonic() + REST
 
     def make(self, thing: Thing, done: Done) -> None:
         """Make it, and call `done` with what kept it from being made, or None."""
@@ -52,7 +60,8 @@ class Layout:
             for done in self._under_way.pop(thing):
                 done(failure)
 
-        run(self._link, lambda desk: _steps(desk, thing)).add_done_callback(finish)
+        rest = self._rests_until - time.monotonic()
+        run(self._link, lambda desk: _steps(desk, thing, rest)).add_done_callback(finish)
 
     def _failure(self, thing: Thing, made: Future[None]) -> FanError | None:
         exc = made.exception()
@@ -64,7 +73,9 @@ class Layout:
         return Internal(f"the queue could not be made: {exc}", executed="no")
 
 
-def _steps(desk: Desk, thing: Thing) -> Steps:
+def _steps(desk: Desk, thing: Thing, rest: float) -> Steps:
+    if rest > 0:
+        yield desk.wait(rest)
     if isinstance(thing, str):
         yield desk.exchange(thing)
     else:

@@ -10,19 +10,18 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from fan.errors import FanError
-from fan.transports.amqp_failures import closed, connecting, lost
+from fan.transports.amqp_failures import INTERNAL_ERROR, closed, connecting, lost
 from fan.transports.amqp_loop import Connection, Loop, cancel_timer, guarded, report
+from fan.transports.amqp_part import DELAY, MAX_DELAY, REST, Part
 from fan.transports.amqp_place import Place
 
-#: Seconds until the next try, doubled each time, at most so many.
-DELAY, MAX_DELAY = 0.05, 5.0
 #: Seconds that a broker gets to take leave.
 FAREWELL = 1.0
 
@@ -49,6 +48,7 @@ class Link:
         self._is_over = False
         self._delay = 0.0
         self._retry: Any = None
+        self._rests_until = 0.0
         #: Whether it was told that the connection is gone.
         self._is_told = False
         # What pika tells as errors, in a dozen lines each, is told by ours.
@@ -88,8 +88,17 @@ class Link:
 
     def want(self) -> None:
         """Connect, unless that is under way; in the link's thread."""
-        if self.state == "down":
+        if self.state != "down":
+            return
+        rest = self._rests_until - time.monotonic()
+        if rest <= 0:
             self._connect()
+        elif self._retry is None:
+            self._retry = self.later(rest, self._wake)
+
+    def _wake(self) -> None:
+        self._retry = None
+        self.want()
 
     def add(self, part: Part) -> None:
         """Let a part work over the link, from the link's thread."""
@@ -209,6 +218,8 @@ class Link:
             self._stop()
             return
         self.state, self.is_blocked = "down", False
+        if getattr(exc, "reply_code", 0) == INTERNAL_ERROR:  # so end those who use a deleted queue
+            self._rests_until = time.monotonic() + REST
         for part in list(self.parts):
             part.lost(lost(self.url, exc))
         self._reconnect(f"the connection to {self.url} was lost: {exc}", is_news=True)
@@ -220,7 +231,8 @@ class Link:
         if is_news and not self._is_told:
             self._is_told = True
             logging.getLogger("fan").warning("%s; trying again", why)
-        self._retry = self.later(self._delay, self.want)
+        self._forget_retry()
+        self._retry = self.later(self._delay, self._wake)
         self._delay = min(MAX_DELAY, 2 * self._delay or DELAY)
 
     def _forget_retry(self) -> None:
@@ -254,73 +266,6 @@ class Link:
     def _stop(self) -> None:
         if self._loop is not None:
             self._loop.stop()
-
-
-class Part:
-    """Something that works over a link, on a channel of its own. All of it runs in the link's
-    thread. `channel` is None while there is none that is ready."""
-
-    #: Whether the link has to be there for its sake, also when nobody asks for anything.
-    is_lasting = False
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.channel: Any = None
-        self._opening: Any = None
-        self._delay = 0.0
-        self._has_left = False
-
-    def start(self) -> None:
-        """Open a channel, over a connection that is up."""
-        if self._has_left or self.link.state != "up":
-            return
-        self._opening = self.link.connection.channel(on_open_callback=guarded(self._opened))
-        self._opening.add_on_close_callback(guarded(self._closed))
-
-    def ready(self) -> None:
-        """The channel can be used from now on."""
-        self.channel, self._delay = self._opening, 0.0
-        self.flush()
-
-    def leave(self) -> None:
-        """Close the channel for good."""
-        self._has_left = True
-        channel, self.channel, self._opening = self._opening, None, None
-        if channel is not None and channel.is_open:
-            channel.close()
-
-    def _opened(self, channel: Any) -> None:
-        if channel is self._opening:
-            self.prepare(channel)
-
-    def _closed(self, channel: Any, reason: BaseException) -> None:
-        if channel is not self._opening:
-            return
-        self.channel = self._opening = None
-        connection = self.link.connection
-        if self._has_left or connection is None or not connection.is_open:
-            return  # `lost` says so
-        self.broken(reason)
-        self.link.later(self._delay, self.start)
-        self._delay = min(MAX_DELAY, 2 * self._delay or DELAY)
-
-    def lost(self, failure: FanError) -> None:
-        """The connection is gone."""
-        self.channel = self._opening = None
-        self.broken(failure)
-
-    def prepare(self, channel: Any) -> None:
-        """Make an open channel ready, then call `ready`."""
-        self.ready()
-
-    def broken(self, reason: BaseException) -> None:
-        """The channel closed; another one is on its way."""
-
-    def refused(self, failure: FanError) -> None:
-        """No connection could be made, once."""
-
-    def flush(self) -> None:
-        """Send what waited for the channel."""
 
 
 _PIKA = logging.getLogger("pika")

@@ -79,16 +79,17 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         return context
 
 
-#: Seconds that one attempt to connect may take: for the socket, and for all of it. Calls have
-#: their own deadlines meanwhile.
-_PATIENCE = {"socket_timeout": 10.0, "stack_timeout": 15.0}
+#: Seconds that one attempt to connect may take: for the socket, and for all of it. It is less than
+#: a call's usual deadline, so that its caller is told what is wrong.
+_PATIENCE = {"socket_timeout": 2.0, "stack_timeout": 3.0}
 
 
 def place_of(url: str) -> Place:
     """The place that a URL names. Raises InvalidArgument, without the URL's password."""
     try:
         parts = urlsplit(url)
-        port = parts.port or PORTS[parts.scheme]
+        usual = PORTS[parts.scheme]
+        port = parts.port or usual
         query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
         fields = _fields(query)
     except (ValueError, KeyError):

@@ -17,9 +17,10 @@ from fan.errors import FanError
 from fan.message import Response
 from fan.transports.amqp_failures import closed, lost, nacked, unroutable, unsendable
 from fan.transports.amqp_layout import Layout
-from fan.transports.amqp_link import Link, Part
+from fan.transports.amqp_link import Link
 from fan.transports.amqp_loop import guarded
 from fan.transports.amqp_names import EVENTS
+from fan.transports.amqp_part import Part
 from fan.transports.amqp_pending import Clock, Pending
 
 
@@ -132,7 +133,7 @@ class Posts(Part):
                 if pending.exchange == EVENTS:
                     pending.answer(Response(id=pending.id, executed="no", details={"groups": 0}))
                 else:
-                    self._layout.forget()  # somebody deleted the queue: the next one makes it anew
+                    self._layout.lose()  # somebody deleted the queue: the next one makes it anew
                     pending.fail(unroutable(f"pushes of {pending.key}", self.link.url))
                 return
 

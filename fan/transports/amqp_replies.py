@@ -15,7 +15,8 @@ from fan.errors import DeadlineExceeded, FanError, Unavailable, Unimplemented
 from fan.message import Response
 from fan.transports.amqp_consumer import Delivery
 from fan.transports.amqp_failures import too_large
-from fan.transports.amqp_link import Link, Part
+from fan.transports.amqp_link import Link
+from fan.transports.amqp_part import Part
 from fan.transports.amqp_wire import reply_properties, request_of
 from fan.transports.base import Handler, Served, Stream
 

@@ -25,9 +25,10 @@ from pika.spec import Basic
 
 from fan.errors import FanError
 from fan.transports.amqp_failures import PRECONDITION_FAILED, Lost, Refused, closed, lost
-from fan.transports.amqp_link import Link, Part
+from fan.transports.amqp_link import Link
 from fan.transports.amqp_loop import guarded
 from fan.transports.amqp_names import DEAD, EVENTS, RPC, Spec
+from fan.transports.amqp_part import Part
 
 Step = Callable[[Any, Callable[[Any], None]], object]
 Steps = Generator[Step, Any, Any]
@@ -73,6 +74,10 @@ class Desk(Part):
         self._end(None, failure)
 
     # The steps.
+
+    def wait(self, seconds: float) -> Step:
+        """Let time pass."""
+        return lambda channel, go: self.link.later(seconds, partial(go, None))
 
     def declare(self, spec: Spec) -> Step:
         """Make a queue; the answer is pika's frame."""

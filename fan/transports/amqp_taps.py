@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks at a queue that is about to be left.
 _LOOK = 0.01
+#: Seconds in which nothing comes after which a queue is consumed anew: at first, and doubled each
+#: time up to the second.
+_IDLE, _MAX_IDLE = 5.0, 60.0
 
 
 class Tap:
@@ -33,7 +36,8 @@ class Tap:
     def __init__(self, broker: Broker, spec: Callable[[], Spec]) -> None:
         self._broker = broker
         self._link = broker.link
-        self._consumer = Consumer(broker.link, spec, broker.slots, self._take)
+        self._spec = spec
+        self._consumer = self._new_consumer()
         #: What came and was not over yet.
         self._flying = 0
         self.is_draining = False
@@ -42,6 +46,9 @@ class Tap:
         self.opened: Future[None] = self._consumer.opened
         #: Done once it is drained and nothing is in hand.
         self.finished: Future[None] = Future()
+
+    def _new_consumer(self) -> Consumer:
+        return Consumer(self._link, self._spec, self._broker.slots, self._take)
 
     def open(self) -> None:
         """Begin to consume."""
@@ -83,7 +90,6 @@ class CallTap(Tap):
         self, broker: Broker, spec: Callable[[], Spec], served: Served, handler: Handler
     ) -> None:
         super().__init__(broker, spec)
-        self._spec = spec
         #: Whom it is handled by; may change.
         self.served = served
         self._handler = handler
@@ -193,7 +199,13 @@ class QuestionTap(Tap):
 
 
 class PostTap(Tap):
-    """Pushes of a service, or events of a topic."""
+    """Pushes of a service, or events of a topic.
+
+    Where a quorum queue was deleted and somebody makes another of its name in that moment, RabbitMQ
+    lets the channels of its consumers consume that one, does not tell them, and passes no message
+    on to them. Nothing that a client can ask for shows it. So a queue that nothing came from for a
+    while is consumed anew, on another channel; what was kept back comes by that one.
+    """
 
     def __init__(
         self,
@@ -210,6 +222,53 @@ class PostTap(Tap):
             is_lasting=is_lasting,
         )  # fmt: skip
         self._tray.offer = broker.handlers.offer
+        #: What came since the last look, and the seconds until the next one.
+        self._came = 0
+        self._idle = _IDLE
+        self._timer: Any = None
+        #: The consumers in whose place others were put, until nothing is in hand.
+        self._former: list[Consumer] = []
+
+    def open(self) -> None:
+        super().open()
+        if self._tray.is_lasting:
+            self._timer = self._link.later(self._idle, self._look)
+
+    def _look(self) -> None:
+        if self.is_draining:
+            return
+        was_idle = not (self._came or self._flying or self._consumer.channel is None)
+        self._came = 0
+        self._idle = min(_MAX_IDLE, 2 * self._idle) if was_idle else _IDLE
+        if was_idle:
+            self._renew()
+        self._timer = self._link.later(self._idle, self._look)
+
+    def _renew(self) -> None:
+        """Put another consumer in the place of this one, which goes once that one consumes."""
+        former = self._consumer
+        self._former.append(former)
+        self._consumer = self._new_consumer()
+        self._link.add(self._consumer)
+        self._consumer.opened.add_done_callback(lambda _: former.stop(self._leave_former))
+
+    def _leave_former(self) -> None:
+        if self._flying <= 0:
+            for former in self._former:
+                if former.has_stopped:
+                    self._link.remove(former)
+            self._former = [former for former in self._former if not former.has_stopped]
+
+    def over(self) -> None:
+        super().over()
+        if self._former:
+            self._leave_former()
+
+    def close(self) -> None:
+        self._link.forget(self._timer)
+        for former in self._former:
+            self._link.remove(former)
+        super().close()
 
     def drain(self) -> None:
         if self.is_draining:
@@ -223,6 +282,7 @@ class PostTap(Tap):
 
     def _take(self, delivery: Delivery) -> None:
         self._flying += 1
+        self._came += 1
         self._tray.queue = self._consumer.queue
         job = PostJob(delivery, self._tray)
         if self.is_draining:

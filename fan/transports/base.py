@@ -9,13 +9,13 @@ from __future__ import annotations
 import builtins
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import msgspec
 
 from fan.errors import Unimplemented
-from fan.message import Request, Response
+from fan.message import MAX_TIMEOUT, Request, Response
 from fan.model import Address, Letter, Queue, QueueName
 
 if TYPE_CHECKING:
@@ -164,6 +164,9 @@ class Transport(ABC):
     scheme: ClassVar[str]
     #: Abilities: call, push, stream, subscribe, cancel, serve, queue (it has `queues`), ledger.
     can: ClassVar[frozenset[str]] = frozenset({"call"})
+    #: Kinds of request that `submit` takes. For what is in `can` and not here, a coroutine calls
+    #: `send` or `publish` in a thread.
+    submits: ClassVar[frozenset[str]] = frozenset({"call"})
     #: Whether an address is that of a broker, behind which all instances of a version take turns.
     #: A call then carries in `want` the exact version that was chosen, and an `instance` only where
     #: the caller asks for that one.
@@ -181,6 +184,12 @@ class Transport(ABC):
     def submit(self, address: Address, request: Request) -> Future[Response]:
         """Send and return at once; never blocks on the network (it is called on an event loop).
         Cancelling the future tells the callee where the transport can (`cancel`)."""
+
+    def acall(self, address: Address, request: Request) -> Awaitable[Response] | None:
+        """`call` for a task of the running event loop, where the transport can do its I/O on that
+        loop; None where it cannot, and `submit` is what there is. Cancelling the task tells the
+        callee where the transport can."""
+        return None
 
     def send(self, address: Address, request: Request) -> Response:
         """Push: return when the callee (or the broker) has accepted it, before it is handled.
@@ -240,4 +249,4 @@ class Transport(ABC):
 
 def deadline_of(request: Request) -> float:
     """The point of `time.monotonic()` at which `request`, sent now, is over."""
-    return time.monotonic() + request.timeout_ms / 1000
+    return time.monotonic() + min(request.timeout_ms / 1000, MAX_TIMEOUT)

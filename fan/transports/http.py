@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from fan.settings import Settings
     from fan.transports.http_proxy import Proxied
+    from fan.transports.http_waiting import Waiting
     from fan.transports.http_workers import Workers
 
 #: Calls of asyncio callers that are on their way at once; more wait for one to end.
@@ -45,12 +46,14 @@ class HttpTransport(Transport):
 
     scheme: ClassVar[str] = "http"
     can: ClassVar[frozenset[str]] = frozenset({"call", "push", "stream", "cancel", "serve"})
+    submits: ClassVar[frozenset[str]] = frozenset({"call", "push"})
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings
         self._max_body = settings.max_body if settings is not None else MAX_BODY
         self._links = Links()
         self._workers: Workers | None = None
+        self._waiting: Waiting | None = None
         self._proxied: Proxied | None = None
 
     def __repr__(self) -> str:
@@ -126,6 +129,8 @@ class HttpTransport(Transport):
                 link = self._links.connect(origin, deadline)
             flight.use(link, "connected")
             reply = Reply(self._max_body)
+            if time.monotonic() >= deadline:
+                raise TimeoutError  # here, where nothing was sent
             try:
                 link.send(head, body, deadline)
             except TimeoutError:
@@ -159,13 +164,16 @@ class HttpTransport(Transport):
         that is how the server learns of it."""
         from concurrent.futures import Future
 
+        from fan.transports.http_waiting import Place
+
         future: Future[Response] = Future()
         flight = Flight()
         deadline = deadline_of(request)
+        place = Place(lambda: _settle(future.set_exception, self._unsent(request, flight)))
 
         def run() -> None:
             # The future stays pending, for a running one cannot be cancelled.
-            if future.cancelled():
+            if not place.claim() or future.cancelled():
                 return
             try:
                 response = self._call(address, request, deadline, flight)
@@ -176,12 +184,24 @@ class HttpTransport(Transport):
 
         future.add_done_callback(lambda f: flight.cancel() if f.cancelled() else None)
         try:
-            self._pool().run(run)
+            if not self._pool().run(run):
+                self._watch().add(deadline, place)
         except RuntimeError:
-            future.set_exception(
-                Unavailable("the http transport is closed", reason="connect_failed")
-            )
+            _settle(future.set_exception, self._unsent(request, flight))
         return future
+
+    def _watch(self) -> Waiting:
+        if self._waiting is None:
+            from fan.transports.http_waiting import Waiting
+
+            # Of two threads that come here at once one has its clock for itself, which ends.
+            self._waiting = Waiting()
+        return self._waiting
+
+    def _unsent(self, request: Request, flight: Flight) -> FanError:
+        if self._links.is_closed:
+            return Unavailable("the http transport is closed", reason="connect_failed")
+        return _too_late(request, flight)
 
     def _pool(self) -> Workers:
         if self._workers is None:
@@ -271,6 +291,8 @@ class HttpTransport(Transport):
     def close(self) -> None:
         """Close the connections; threads end once their calls have. Twice does no harm."""
         self._links.close()
+        if self._waiting is not None:
+            self._waiting.close()
         if self._workers is not None:
             self._workers.close(1.0)
         if self._proxied is not None:

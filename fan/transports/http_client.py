@@ -188,6 +188,8 @@ class Links:
 
     def __init__(self) -> None:
         self._idle: dict[Origin, list[Link]] = {}
+        #: Held by whoever adds to a list or takes one away; `take` takes out of them without.
+        self._lock = threading.Lock()
         self._pid = os.getpid()
         self._is_closed = False
         self._tls: ssl.SSLContext | None = None
@@ -198,7 +200,12 @@ class Links:
     @property
     def idle(self) -> int:
         """Connections that nobody uses now."""
-        return sum(map(len, self._idle.values()))
+        return sum(map(len, list(self._idle.values())))
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether no connection is made or kept any more."""
+        return self._is_closed
 
     def take(self, origin: Origin) -> Link | None:
         """A kept connection to the server that still stands, or None."""
@@ -218,15 +225,39 @@ class Links:
     def give(self, origin: Origin, link: Link) -> None:
         """Keep a connection for the next exchange."""
         link.idle_since = time.monotonic()
-        links = self._idle.setdefault(origin, [])
-        links.append(link)
-        if self._is_closed or len(links) > IDLE_CONNECTIONS:
-            self._drop(links)
+        with self._lock:  # a list that `sweep` takes away meanwhile would lose it
+            links = self._idle.setdefault(origin, [])
+            is_kept = not self._is_closed and len(links) < IDLE_CONNECTIONS
+            if is_kept:
+                links.append(link)
+        if not is_kept:
+            link.close()
+
+    def sweep(self) -> None:
+        """Close what nobody used for long, and what its server closed; called where a connection
+        is made, which is rare: else what leads to a server that is gone would stay for good."""
+        stale = []
+        with self._lock:
+            for origin, links in list(self._idle.items()):
+                for link in list(links):
+                    try:
+                        links.remove(link)
+                    except ValueError:  # in use by now
+                        continue
+                    if link.is_stale():
+                        stale.append(link)
+                    else:
+                        links.append(link)  # after all of them the order is as before
+                if not links:
+                    del self._idle[origin]
+        self._drop(stale)
 
     def connect(self, origin: Origin, deadline: float) -> Link:
         """A new connection. Raises Unavailable (connect_failed), DeadlineExceeded (executed no)."""
         if self._is_closed:
             raise Unavailable("the http transport is closed", reason="connect_failed")
+        if self._idle:
+            self.sweep()
         try:
             sock = _connect(origin.host, origin.port, deadline)
             if origin.scheme == "https":
@@ -256,6 +287,7 @@ class Links:
 
     def _forget(self) -> None:
         """Leave the parent's connections to it: closing our copies tells the server nothing."""
+        self._lock = threading.Lock()  # who held it at the fork is not there to release it
         idle, self._idle, self._pid = self._idle, {}, os.getpid()
         for links in idle.values():
             self._drop(links)
@@ -270,8 +302,12 @@ class Links:
 
     def close(self) -> None:
         """Close what is kept, and what is given back from now on. Twice does no harm."""
+        if self._pid != os.getpid():
+            self._forget()
         self._is_closed = True
-        for links in list(self._idle.values()):
+        with self._lock:
+            lists, self._idle = list(self._idle.values()), {}
+        for links in lists:
             self._drop(links)
 
 

@@ -38,21 +38,31 @@ class Workers:
         """Jobs that wait for a thread."""
         return self._jobs.qsize()
 
-    def run(self, job: Callable[[], None]) -> None:
-        """Run `job` in a thread as soon as one is free. Raises RuntimeError once closed."""
+    def run(self, job: Callable[[], None]) -> bool:
+        """Run `job` in a thread as soon as one is free; False when it waits for that. Raises
+        RuntimeError once closed, and where no thread can be had at all."""
         if self._pid != os.getpid():
             self._reset()
         with self._lock:
             if self._is_closed:
                 raise RuntimeError(f"{self._name} is closed")
+            if self._free <= 0 and len(self._threads) < self._limit:
+                self._begin()
             self._free -= 1
-            if self._free < 0 and len(self._threads) < self._limit:
-                self._free += 1
-                name = f"{self._name}-{len(self._threads)}"
-                thread = threading.Thread(target=self._work, name=name, daemon=True)
-                self._threads.append(thread)
-                thread.start()
             self._jobs.put(job)
+            return self._free >= 0
+
+    def _begin(self) -> None:
+        name = f"{self._name}-{len(self._threads)}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the machine gives no more: the job waits for one of those there are
+            if not self._threads:
+                raise
+        else:
+            self._threads.append(thread)
+            self._free += 1
 
     def _work(self) -> None:
         jobs = self._jobs

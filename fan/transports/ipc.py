@@ -1,16 +1,17 @@
 """The ipc transport: unix sockets, MessagePack, no server product between.
 
 A sync call does its socket I/O in the caller's thread, over a connection that it has for itself
-while the call lasts (`ipc_client`). `submit` shares one connection per address and one thread
-(`ipc_shared`). The serving side is `ipc_server`; the frames are described in `ipc_frames`. What a
-one-shot call does not need is imported by the method that needs it.
+while the call lasts (`ipc_client`). Tasks of an event loop share one per address, which the loop
+reads (`ipc_loop`); `submit` shares one too, and one thread (`ipc_shared`). The serving side is
+`ipc_server`; the frames are described in `ipc_frames`. What a one-shot call does not need is
+imported by the method that needs it.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from fan.errors import InvalidArgument
@@ -22,6 +23,7 @@ from fan.transports.ipc_client import Pool, chunks
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from fan.transports.ipc_loop import Loops
     from fan.transports.ipc_shared import Shared
 
 _PREFIX = "unix://"
@@ -44,12 +46,14 @@ class IpcTransport(Transport):
 
     scheme: ClassVar[str] = "ipc"
     can: ClassVar[frozenset[str]] = frozenset({"call", "push", "stream", "cancel", "serve"})
+    submits: ClassVar[frozenset[str]] = frozenset({"call", "push"})
 
     def __init__(self, settings: IpcSettings) -> None:
         self._settings = settings
         self._max_body = settings.max_body
         self._pool = Pool(self._max_body)
         self._shared: Shared | None = None
+        self._loops: Loops | None = None
         self._lock = threading.Lock()
 
     def call(
@@ -73,6 +77,12 @@ class IpcTransport(Transport):
             shared = self._open_shared()
         return shared.submit(path_of(address), request)
 
+    def acall(self, address: Address, request: Request) -> Awaitable[Response]:
+        loops = self._loops
+        if loops is None or loops.pid != os.getpid():
+            loops = self._open_loops()
+        return loops.here().call(path_of(address), request)
+
     def stream(self, address: Address, request: Request) -> Iterator[Response]:
         pool = self._pool
         if pool.pid != os.getpid():
@@ -89,6 +99,8 @@ class IpcTransport(Transport):
         shared = self._shared
         if shared is not None:
             shared.close()
+        if self._loops is not None:
+            self._loops.close()
 
     def abandon(self) -> None:
         self.close()  # which tells from the process id that nothing is ours
@@ -99,12 +111,14 @@ class IpcTransport(Transport):
 
     def _after_fork(self) -> Pool:
         """A forked child must not speak over its parent's connections."""
-        inherited, shared = self._pool, self._shared
-        self._pool, self._shared = Pool(self._max_body), None
+        inherited, shared, loops = self._pool, self._shared, self._loops
+        self._pool, self._shared, self._loops = Pool(self._max_body), None, None
         self._lock = threading.Lock()  # somebody may have held it at the fork
         inherited.close()
         if shared is not None:
             shared.close()
+        if loops is not None:
+            loops.close()
         return self._pool
 
     def _open_shared(self) -> Shared:
@@ -116,6 +130,16 @@ class IpcTransport(Transport):
             if self._shared is None:
                 self._shared = Shared(self._max_body, is_closed=self._pool.is_closed)
             return self._shared
+
+    def _open_loops(self) -> Loops:
+        from fan.transports.ipc_loop import Loops
+
+        if self._pool.pid != os.getpid():
+            self._after_fork()
+        with self._lock:
+            if self._loops is None:
+                self._loops = Loops(self._max_body, is_closed=self._pool.is_closed)
+            return self._loops
 
 
 def path_of(address: Address) -> str:

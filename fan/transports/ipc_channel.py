@@ -1,4 +1,7 @@
-"""One shared connection of the ipc transport's `submit`, and the futures that wait on it."""
+"""One shared connection of the ipc transport, for many calls at a time.
+
+`ipc_shared` has a thread for such connections, `ipc_loop` does without.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,14 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from fan import codec
-from fan.errors import FanError
-from fan.message import Request, Response
+from fan.errors import FanError, Unavailable
 from fan.transports import ipc_frames as frames
 from fan.transports.ipc_client import encode
-from fan.transports.ipc_failures import draining, late, lost, too_large
+from fan.transports.ipc_failures import draining, garbled, late, lost, refused, too_large
 from fan.transports.ipc_frames import (
     CANCEL,
     GOAWAY,
@@ -30,50 +31,25 @@ from fan.transports.ipc_frames import (
     check_hello,
     frame,
 )
+from fan.transports.ipc_waiting import Owner, Waiter
 
-if TYPE_CHECKING:
-    from fan.transports.ipc_shared import Shared
-
+#: Bytes of one receive, into a buffer that connections may share.
+BUFFER = 256 * 1024
+#: Seconds between tries where a listener's queue is full: nothing announces room in it.
+RETRY = 0.005
+#: The deadline of what has none.
+NEVER = float("inf")
+#: Seconds of one wait, at most: the kernel takes no more than 24 days.
+LONGEST_WAIT = 3600.0
 # Bytes of one send.
 _BATCH = 256 * 1024
-_NEVER = float("inf")
 _SEND = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
-
-
-class Reply(Future[Response]):
-    """The future of one submitted request; cancelling it tells the callee."""
-
-    def __init__(self, request: Request, deadline: float) -> None:
-        super().__init__()
-        self.request = request
-        self.deadline = deadline
-        self.channel: Channel | None = None
-        self.stream = 0
-        self.was_moved = False
-
-    def cancel(self) -> bool:
-        if not super().cancel():
-            return False
-        channel = self.channel
-        if channel is not None:
-            channel.drop(self.stream)
-        return True
-
-    def answer(self, response: Response) -> None:
-        """Complete it, unless somebody cancelled it."""
-        with suppress(InvalidStateError):
-            self.set_result(response)
-
-    def fail(self, exc: BaseException) -> None:
-        """Complete it with an error, unless somebody cancelled it."""
-        with suppress(InvalidStateError):
-            self.set_exception(exc)
 
 
 class Channel:
     """One shared connection. `lock` guards the bookkeeping, `writing` is held by whoever sends."""
 
-    def __init__(self, shared: Shared, path: str) -> None:
+    def __init__(self, shared: Owner, path: str) -> None:
         self.shared = shared
         self.path = path
         self.lock = threading.Lock()
@@ -83,7 +59,7 @@ class Channel:
         self.is_open = False
         #: Whether no further request may use it: it is lost, or the server said GOAWAY.
         self.is_over = False
-        self.pending: dict[int, Reply] = {}
+        self.pending: dict[int, Waiter] = {}
         self._stream = 0
         self._out: deque[tuple[int, bytes]] = deque()
         #: What did not fit of a batch that the socket took a part of.
@@ -97,7 +73,52 @@ class Channel:
         #: Streams whose frames a send that failed held back whole.
         self._unsent: set[int] = set()
 
-    def add(self, reply: Reply) -> bool:
+    def connect(self) -> bool:
+        """Connect and greet, or fail all that waits; False while the listener's queue is full."""
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
+        try:
+            sock.settimeout(0)
+            sock.connect(self.path)
+            sock.send(frames.hello(frames.SHARED), _SEND)
+        except BlockingIOError:
+            sock.close()
+            return False
+        except (OSError, ValueError) as exc:  # the latter for a path that is none
+            why = exc
+            sock.close()
+            self.shared.retire(self)
+            self.lose(exc, lambda: refused(self.path, why))
+            return True
+        self.sock = sock
+        return True
+
+    def hang_up(self, *, is_ours: bool = True) -> None:
+        """Close the socket, whose owner watches it no more. A forked child that is not the owner
+        leaves its parent's connection alone."""
+        assert self.sock is not None
+        if not is_ours:
+            self.sock.close()
+            return
+        with self.writing:  # nobody sends to a descriptor that may soon be another's
+            with suppress(OSError):
+                self.sock.shutdown(_socket.SHUT_RDWR)
+            self.sock.close()
+
+    def attend(self, events: int, buffer: memoryview) -> None:
+        """Do what the socket is ready for. Raises nothing: what fails ends the channel."""
+        try:
+            if events & select.EPOLLOUT:
+                self.resume()
+            if events & ~select.EPOLLOUT:
+                self.receive(buffer)
+        except Garbage as exc:
+            executed: Literal["no", "maybe"] = "maybe" if self.is_open else "no"
+            why = str(exc)
+            self.lose(why, lambda: garbled(self.path, why, executed))
+        except (OSError, EOFError) as exc:
+            self.lose(exc)
+
+    def add(self, reply: Waiter) -> bool:
         """Queue a request; False when this channel is over."""
         with self.lock:
             if self.is_over:
@@ -186,7 +207,7 @@ class Channel:
 
     def expire(self, now: float) -> float:
         """Fail what is late; the earliest deadline of the rest."""
-        first, expired = _NEVER, []
+        first, expired = NEVER, []
         with self.lock:
             for stream, reply in self.pending.items():
                 if reply.deadline <= now:
@@ -290,3 +311,8 @@ class Channel:
         self.shared.retire(self)
         for reply in moved:
             self.shared.move(reply, draining(self.path))
+
+
+def closed() -> FanError:
+    """What is in flight when the transport is closed fails with this."""
+    return Unavailable("this transport was closed", reason="connection_lost")

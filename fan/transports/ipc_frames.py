@@ -218,14 +218,6 @@ class Wire:
             return False
         return have >= SIZE + int(HEADER.unpack_from(self._buffer, self._start)[0])
 
-    def is_readable(self, seconds: float) -> bool:
-        """Whether something comes, or the end, within that time."""
-        try:
-            self._poll(_TO_READ, time.monotonic() + seconds)
-        except Late:
-            return False
-        return True
-
     def peeked(self) -> int:
         """The type of the frame that waits to be read, 0 for none or half a one. Never blocks."""
         data: Bytes = self._view[self._start : self._end]

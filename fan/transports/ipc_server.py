@@ -21,6 +21,7 @@ from fan.transports.ipc_files import claim, socket_path
 from fan.transports.ipc_frames import Garbage, Gone, Late, Wire
 from fan.transports.ipc_session import ExclusiveSession, Session
 from fan.transports.ipc_session_shared import SharedSession
+from fan.transports.ipc_watch import Watch
 from fan.transports.ipc_workers import Workers
 
 #: Seconds that a peer may take for its hello.
@@ -29,7 +30,8 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class UnixListener(Listener):
-    """A running listener. Threads: one that accepts, one per connection, and the workers."""
+    """A running listener. Threads: one that accepts, one per connection, the workers, and
+    one that watches shared connections."""
 
     def __init__(self, path: str, sock: socket.socket, handler: Handler, max_body: int) -> None:
         self.address = Address(f"unix://{path}")
@@ -38,6 +40,7 @@ class UnixListener(Listener):
         self.max_body = max_body
         self.is_draining = False
         self.workers = Workers("fan-ipc-worker")
+        self.watch = Watch("fan-ipc-watch")
         self._sock = sock
         self._inode = os.stat(path).st_ino
         self._sessions: dict[Session, threading.Thread] = {}
@@ -79,6 +82,7 @@ class UnixListener(Listener):
         for thread in threads:  # one whose handler still runs ends when that returns
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until - time.monotonic()))
+        self.watch.close()
         self.workers.close()
 
     def __repr__(self) -> str:
@@ -128,7 +132,31 @@ class UnixListener(Listener):
             except RuntimeError:  # out of threads
                 sock.close()
 
+    def attend(self, session: Session) -> None:
+        """Serve a connection in this thread, to its end or until another thread takes it over."""
+        self._sessions[session] = threading.current_thread()
+        is_over = True
+        try:
+            if not self._stopping.is_set():
+                is_over = session.run()
+        finally:
+            if is_over:
+                session.hang_up()
+                with session.writing:  # nobody writes to a descriptor that may soon be another's
+                    session.wire.sock.close()
+                self._sessions.pop(session, None)
+                if self.is_draining:
+                    self.notify()
+
     def _serve(self, sock: socket.socket) -> None:
+        session = self._receive(sock)
+        if session is not None:
+            if self.is_draining:  # `drain` may have looked before this session was there
+                session.go_away()
+            self.attend(session)
+
+    def _receive(self, sock: socket.socket) -> Session | None:
+        """Greet who connected; None where it is no client, or `close` was quicker."""
         session, is_greeted = None, False
         self._greeting[sock] = threading.current_thread()
         try:
@@ -139,11 +167,6 @@ class UnixListener(Listener):
                 is_greeted = True
                 session = self._greet(wire, deadline, peer_of(sock))
                 self._sessions[session] = threading.current_thread()
-                self._greeting.pop(sock)
-                if self.is_draining:  # `drain` may have looked before this session was there
-                    session.go_away()
-                if not self._stopping.is_set():
-                    session.run()
         except (Gone, Late, Garbage, OSError):
             pass
         finally:
@@ -152,14 +175,8 @@ class UnixListener(Listener):
                     with suppress(OSError):
                         sock.send(frames.frame(frames.GOAWAY, 0), socket.MSG_DONTWAIT)
                 sock.close()
-                self._greeting.pop(sock)
-            else:
-                session.hang_up()
-                with session.writing:  # nobody writes to a descriptor that may soon be another's
-                    sock.close()
-                self._sessions.pop(session, None)
-            if self.is_draining:
-                self.notify()
+            self._greeting.pop(sock)
+        return session
 
     def _greet(self, wire: Wire, deadline: float, peer: str) -> Session:
         mode = wire.read_hello(deadline)

@@ -62,6 +62,10 @@ def refusal(
     )
 
 
+class Relieved(Exception):
+    """Another thread reads this connection by now."""
+
+
 class Session:
     """What both kinds of connection share. `active` holds the streams that are not answered yet."""
 
@@ -76,9 +80,9 @@ class Session:
         self.is_gone = False
         self.writing = threading.Lock()
 
-    def run(self) -> None:
-        """Serve until the peer leaves or talks garbage."""
-        read = self.read
+    def run(self) -> bool:
+        """Serve until the peer leaves or talks garbage; False when another thread reads on."""
+        read, is_over = self.read, True
         try:
             while True:
                 try:
@@ -97,10 +101,14 @@ class Session:
                     raise Garbage(f"a frame of type {kind} from a client")
         except (Gone, Late, Garbage):
             pass
+        except Relieved:
+            is_over = False
         finally:
-            self.is_gone = True
-            for stream in list(self.active):
-                self.cancel(stream)
+            if is_over:
+                self.is_gone = True
+                for stream in list(self.active):
+                    self.cancel(stream)
+        return is_over
 
     def read(self, deadline: float | None) -> tuple[int, int, Bytes]:
         """The next frame, as `Wire.read` gives it."""

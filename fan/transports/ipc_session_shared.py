@@ -1,13 +1,15 @@
 """The serving side of a shared ipc connection: many calls at a time.
 
-The reading thread collects the requests that arrived together, one worker runs them in turn, and
-their answers leave together: for handlers that only compute, at least twice as fast as a thread for
-each. Once handlers take longer (`LAG`, `STALLED`), every request gets a worker of its own for a
-while (`WIDE`), so that those that wait for something wait side by side.
+The thread that reads runs the requests that arrived together, in turn, and their answers leave
+together: for handlers that only compute, nothing is quicker. One that does not come back is left
+alone with its thread, and another thread reads on (`ipc_watch`). Once handlers take longer (`LAG`),
+every request gets a worker of its own for a while (`WIDE`), so that those that wait for something
+wait side by side.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING
 from fan.message import Request, Response
 from fan.transports.base import Stream
 from fan.transports.ipc_frames import GOAWAY, RESPONSE, Bytes, Gone, Late, Wire, frame
-from fan.transports.ipc_session import Session, not_a_call, response_of
+from fan.transports.ipc_session import Relieved, Session, not_a_call, response_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -24,14 +26,16 @@ if TYPE_CHECKING:
 
 # Bytes of answers that leave in one send.
 _BATCH = 256 * 1024
-# Answers that are held back at most, to leave together.
+# Answers that are held back at most, to leave together; and of those that arrived together the part
+# that is, so that their caller has something to do while the rest runs.
 _HELD = 16
+_PART = 4
 #: Seconds that a handler may take before it counts as slow, and how much more they may take in all
-#: before the connection turns wide. Waiting for the interpreter's lock alone may cost 5 ms.
+#: before the connection turns wide. One alone counts for `MOST`: a busy machine, too, may take its
+#: thread's turn away.
 QUICK = 0.0002
 LAG = 0.008
-#: It also does when a handler has not come back after this time while others wait behind it.
-STALLED = 0.008
+MOST = 0.003
 #: Seconds that a connection stays wide after the last slow handler.
 WIDE = 1.0
 
@@ -56,6 +60,20 @@ class Call:
         return self.is_dropped
 
 
+class _Turn:
+    """The time for which one thread reads a connection: a `Reader` of `ipc_watch`."""
+
+    __slots__ = ("_session", "is_busy", "looks")
+
+    def __init__(self, session: SharedSession) -> None:
+        self._session = session
+        self.is_busy = False
+        self.looks = 0
+
+    def relieve(self) -> None:
+        self._session.hand_on(self)
+
+
 Job = tuple[int, Request, Call]
 
 
@@ -67,76 +85,65 @@ class SharedSession(Session):
         self._out: deque[bytes] = deque()
         self._is_holding = False
         self._todo: deque[Job] = deque()
-        #: Who runs what is in `_todo`: a token of its own for each `_run_in_turn`.
-        self._runner: object | None = None
-        self._taken = 0
-        #: The value of `_taken` that was seen last, and since when it has been that.
-        self._seen = 0
-        self._since = 0.0
+        #: The turn of the thread that reads; it changes under the lock.
+        self._turn = _Turn(self)
+        self._turning = threading.Lock()
         self._wide_until = 0.0
         self._lag = 0.0
 
     def read(self, deadline: float | None) -> tuple[int, int, Bytes]:
-        if (self._todo or self._is_holding) and not self.wire.has_frame():
-            self._see_to_it()
+        if self._todo and not self.wire.has_frame():
+            self._run_in_turn(self._turn)
         return self.wire.read(deadline)
 
     def serve(self, stream: int, request: Request) -> None:
         call = self.active[stream] = Call()
         self._todo.append((stream, request, call))
 
-    def _see_to_it(self) -> None:
-        """Have what waits run, and watch that it does for as long as nothing else comes."""
-        now = time.monotonic()
-        if now < self._wide_until:
-            self._spread()
-        elif self._runner is None and self._todo:
-            self._seen, self._since = self._taken, now
-            self._runner = token = object()
-            self.listener.workers.run(self._run_in_turn, token)
-        while self._todo or self._is_holding:
-            now = time.monotonic()
-            if self._taken != self._seen:
-                self._seen, self._since = self._taken, now
-            elif now - self._since > STALLED:
-                self._wide_until = now + WIDE
-                self._spread()
-                return
-            if self.wire.is_readable(STALLED):
-                return
-
-    def _spread(self) -> None:
-        """Give each request that waits a worker; the runner keeps the one that it is at."""
-        self._runner = None
+    def _run_in_turn(self, turn: _Turn) -> None:
+        """Run what waits, here or side by side. Raises Relieved."""
+        watch, todo, held = self.listener.watch, self._todo, 0
+        most = min(_HELD, len(todo) // _PART)
+        watch.enter(turn)
+        try:
+            while todo and time.monotonic() >= self._wide_until:
+                self._is_holding = held < most
+                is_slow = self._run_here(todo.popleft(), turn)
+                held = held + 1 if self._is_holding and not is_slow else 0
+        finally:
+            watch.leave(turn)
         self._is_holding = False
         self._flush()
-        while self._todo:
-            try:
-                job = self._todo.popleft()
-            except IndexError:  # the runner was quicker
-                return
-            self.listener.workers.run(self._run_one, job)
+        while todo:  # as it is wide
+            self.listener.workers.run(self._run_one, todo.popleft())
 
-    def _run_in_turn(self, token: object) -> None:
-        todo = self._todo
-        while self._runner is token:
-            held = 0
-            while self._runner is token:
-                try:
-                    job = todo.popleft()
-                except IndexError:
-                    break
-                self._taken += 1
-                self._is_holding = held < _HELD
-                is_slow = self._run_one(job)
-                held = held + 1 if self._is_holding and not is_slow else 0
-            self._is_holding = False
-            self._flush()
-            if self._runner is token:
-                self._runner = None
-            # What came after the last look and before the line above found a runner.
-            if todo and self._runner is None:
-                self._runner = token
+    def _run_here(self, job: Job, turn: _Turn) -> bool:
+        """Run a handler in the thread that reads; whether it was slow. Raises Relieved."""
+        turn.looks, turn.is_busy = 0, True
+        try:
+            return self._run_one(job)
+        finally:
+            with self._turning:
+                turn.is_busy = False
+                if self._turn is not turn:
+                    raise Relieved
+
+    def hand_on(self, turn: _Turn) -> None:
+        """Have another thread read on, unless it is no longer at the handler of this turn."""
+        with self._turning:
+            if self._turn is not turn or not turn.is_busy:
+                return
+            self._turn = _Turn(self)
+            try:
+                threading.Thread(
+                    target=self.listener.attend, args=(self,), name="fan-ipc-serve", daemon=True
+                ).start()
+            except RuntimeError:  # out of threads: the connection waits with its handler
+                self._turn = turn
+                return
+            self._wide_until = time.monotonic() + WIDE
+        self._is_holding = False
+        self._flush()
 
     def _run_one(self, job: Job) -> bool:
         """Run a handler; whether it was slow."""
@@ -144,7 +151,7 @@ class SharedSession(Session):
         self._run(*job)
         now = time.monotonic()
         extra = now - began - QUICK
-        self._lag = lag = max(0.0, self._lag + extra)
+        self._lag = lag = max(0.0, self._lag + min(extra, MOST))
         if extra > QUICK:
             self._is_holding = False
             self._flush()

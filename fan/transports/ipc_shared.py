@@ -6,7 +6,6 @@ connects, receives, sends the rest, and keeps the deadlines. Nothing makes a cal
 
 from __future__ import annotations
 
-import _socket
 import os
 import select
 import threading
@@ -14,25 +13,20 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Literal
 
 from fan.errors import FanError, Internal, Unavailable
 from fan.message import Request, Response
-from fan.transports import ipc_frames as frames
-from fan.transports.ipc_channel import Channel, Reply
-from fan.transports.ipc_failures import garbled, late, refused
-from fan.transports.ipc_frames import Garbage
+from fan.transports.ipc_channel import BUFFER, LONGEST_WAIT, NEVER, RETRY, Channel, closed
+from fan.transports.ipc_failures import late
+from fan.transports.ipc_waiting import Reply
 from fan.transports.ipc_workers import report
 
-# Bytes of one receive, which all connections of the thread share.
-_BUFFER = 256 * 1024
-_NEVER = float("inf")
 # Up to so many in flight a caller sends itself, which is quickest; with more the thread sends for
 # all: one system call and one wake-up of the server for a batch, which carries twice the calls.
 _FEW = 3
-# Seconds between tries where a listener's queue is full: nothing announces room in it.
-_RETRY = 0.005
-_SEND = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
+
+# Seconds of rest after an error that nobody caught: it may come again at once.
+_AFTER_ERROR = 0.05
 
 
 class Shared:
@@ -52,7 +46,7 @@ class Shared:
         #: Whether the thread was asked to send and has not looked yet.
         self._is_nudged = False
         #: When the thread looks at the deadlines next, whatever happens.
-        self._wakes_at = _NEVER
+        self._wakes_at = NEVER
         self._thread: threading.Thread | None = None
 
     def submit(self, path: str, request: Request) -> Future[Response]:
@@ -98,11 +92,8 @@ class Shared:
         assert channel.sock is not None
         if self._by_fd.pop(channel.sock.fileno(), None) is None:
             return
-        with channel.writing:  # nobody sends to a descriptor that may soon be another's
-            self._epoll.unregister(channel.sock.fileno())
-            with suppress(OSError):
-                channel.sock.shutdown(_socket.SHUT_RDWR)
-            channel.sock.close()
+        self._epoll.unregister(channel.sock.fileno())
+        channel.hang_up()
 
     def close(self) -> None:
         """Fail what is in flight, end the thread, close everything."""
@@ -172,24 +163,25 @@ class Shared:
             os.eventfd_write(self._bell, 1)
 
     def _run(self) -> None:
-        buffer = memoryview(bytearray(_BUFFER))
+        buffer = memoryview(bytearray(BUFFER))
         while not self._is_closed:
             try:
                 self._turn(buffer)
             except BaseException:  # of somebody's callback; the others still want their answers
                 report()
+                time.sleep(_AFTER_ERROR)
         for channel in {*self._channels.values(), *self._by_fd.values()}:
-            channel.lose("closed", _closed)
+            channel.lose("closed", closed)
         self._release()
 
     def _turn(self, buffer: memoryview) -> None:
         wait = self._wakes_at - time.monotonic()
         if self._to_connect:
-            wait = min(wait, _RETRY)
-        for fd, events in self._epoll.poll(None if wait == _NEVER else max(0.0, wait)):
+            wait = min(wait, RETRY)
+        for fd, events in self._epoll.poll(min(max(0.0, wait), LONGEST_WAIT)):
             channel = self._by_fd.get(fd)
             if channel is not None:
-                self._attend(channel, events, buffer)
+                channel.attend(events, buffer)
             elif fd == self._bell:
                 os.eventfd_read(fd)
                 self._is_nudged = False  # before the look, so that who comes after it rings again
@@ -200,52 +192,22 @@ class Shared:
         if time.monotonic() >= self._wakes_at:
             self._look_at_deadlines()
 
-    def _attend(self, channel: Channel, events: int, buffer: memoryview) -> None:
-        try:
-            if events & select.EPOLLOUT:
-                channel.resume()
-            if events & ~select.EPOLLOUT:
-                channel.receive(buffer)
-        except Garbage as exc:
-            executed: Literal["no", "maybe"] = "maybe" if channel.is_open else "no"
-            why = str(exc)
-            channel.lose(why, lambda: garbled(channel.path, why, executed))
-        except (OSError, EOFError) as exc:
-            channel.lose(exc)
-
     def _look_at_deadlines(self) -> None:
         with self._lock:
-            self._wakes_at = _NEVER  # first, so that a submit meanwhile can set an earlier one
+            self._wakes_at = NEVER  # first, so that a submit meanwhile can set an earlier one
         now = time.monotonic()
         channels = {*self._channels.values(), *self._by_fd.values()}
-        first = min((channel.expire(now) for channel in channels), default=_NEVER)
+        first = min((channel.expire(now) for channel in channels), default=NEVER)
         with self._lock:
             self._wakes_at = min(self._wakes_at, first)
 
     def _connect(self, channel: Channel) -> None:
-        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
-        try:
-            sock.settimeout(0)
-            sock.connect(channel.path)
-            sock.send(frames.hello(frames.SHARED), _SEND)
-        except BlockingIOError:
-            sock.close()
+        if not channel.connect():
             if channel.pending:
                 self._to_connect.append(channel)
             else:  # nobody waits for it any more
                 self.retire(channel)
                 channel.lose("busy")
-            return
-        except (OSError, ValueError) as exc:  # the latter for a path that is none
-            why = exc
-            sock.close()
-            self.retire(channel)
-            channel.lose(exc, lambda: refused(channel.path, why))
-            return
-        channel.sock = sock
-        self._by_fd[sock.fileno()] = channel
-        self._epoll.register(sock.fileno(), select.EPOLLIN)
-
-
-def _closed() -> FanError:
-    return Unavailable("this transport was closed", reason="connection_lost")
+        elif channel.sock is not None:
+            self._by_fd[channel.sock.fileno()] = channel
+            self._epoll.register(channel.sock.fileno(), select.EPOLLIN)

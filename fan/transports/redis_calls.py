@@ -76,7 +76,7 @@ class Calls:
         self._caller = caller
         self._max_body = max_body
         self._sources: dict[tuple[str, str, str], Source] = {}
-        self._replies = Replies(loop, place, keys.replies(caller), self._got)
+        self._replies = Replies(loop, place, keys.replies(caller), pipe.news, self._got)
         self._watch = Watch(loop, pipe, keys, self)
 
     def __repr__(self) -> str:
@@ -182,7 +182,8 @@ class Calls:
 
     def _late(self, pending: Pending) -> FanError:
         was_sent = pending.item is not None and not self._pipe.withdraw(pending.item)
-        return late(pending.request.timeout_ms, was_sent=was_sent)
+        where = "" if was_sent else self.place.url
+        return late(pending.request.timeout_ms, was_sent=was_sent, where=where)
 
     # In the loop's thread
 

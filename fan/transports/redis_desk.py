@@ -114,6 +114,12 @@ class Desk:
             self._return(message)
         if kept:
             self.crew.put(kept)
+        self.give_back_spare()
+
+    def give_back_spare(self) -> None:
+        """What came and has no place is for others: whoever keeps ours may do so for long."""
+        for message in self.lane.take_back():
+            self._return(message)
 
     def give_up(self) -> None:
         """What has been begun and did not end is for others too; its end counts for nothing."""

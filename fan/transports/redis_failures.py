@@ -87,10 +87,10 @@ def forsaken(where: str, service: str) -> Unavailable:
     )
 
 
-def late(timeout_ms: int, *, was_sent: bool) -> DeadlineExceeded:
-    """The error for a call that ran out of time."""
+def late(timeout_ms: int, *, was_sent: bool, where: str = "") -> DeadlineExceeded:
+    """The error for a call that ran out of time; `where` is what it had no connection to."""
     return DeadlineExceeded(
-        f"no reply within {timeout_ms} ms",
+        f"no reply within {timeout_ms} ms" + (f": there is no connection to {where}" * bool(where)),
         reason="client_timer",
         executed="maybe" if was_sent else "no",
     )
@@ -99,7 +99,9 @@ def late(timeout_ms: int, *, was_sent: bool) -> DeadlineExceeded:
 def too_slow(where: str, *, was_sent: bool) -> DeadlineExceeded:
     """The error for a command that Redis did not answer in time."""
     return DeadlineExceeded(
-        f"{where} did not answer in time",
+        f"{where} did not answer in time"
+        if was_sent
+        else f"no connection to {where} was made in time",
         reason="client_timer",
         executed="maybe" if was_sent else "no",
     )

@@ -28,7 +28,7 @@ class Hub:
         self.place = place
         self.keys = keys
         self.pipe = Pipe(loop, place)
-        self.presence = Presence(loop, place)
+        self.presence = Presence(loop, place, self.pipe.news)
         self.outbox = Outbox(loop, self.pipe, keys)
         self._max_body = max_body
         self._calls: Calls | None = None

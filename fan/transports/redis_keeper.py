@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fan.errors import FanError
 from fan.transports.redis_keys import LATER, PRIVATE, Keys, Source
@@ -24,12 +24,17 @@ EXPIRY = 120_000
 class Keeper:
     """The looks of one lane. All of it happens in the loop's thread."""
 
-    def __init__(self, loop: Loop, pipe: Pipe, keys: Keys, lane: Lane, lease: float) -> None:
+    def __init__(
+        self, loop: Loop, pipe: Pipe, keys: Keys, lane: Lane, lease: float,
+        spare: Callable[[], object],
+    ) -> None:  # fmt: skip
         self._loop = loop
         self._pipe = pipe
         self._keys = keys
         self._lane = lane
         self._lease = lease
+        #: Called to offer what has no place to others.
+        self._spare = spare
         self._tick = min(TICK, lease / 4)
         self._timer: Timer | None = None
         self._renewed_at = time.monotonic()
@@ -86,6 +91,7 @@ class Keeper:
         self._timer = self._loop.later(self._tick, self._turn)
         if not self._pipe.is_open and not self._lane.is_open:
             return  # the lane sees to it that it comes back
+        self._spare()
         now = time.monotonic()
         if now - self._renewed_at >= self._lease / 4:
             self._renewed_at = now

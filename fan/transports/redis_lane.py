@@ -15,10 +15,11 @@ from fan.transports.redis_keys import Source
 from fan.transports.redis_line import Line
 from fan.transports.redis_loop import Loop
 from fan.transports.redis_message import Message
-from fan.transports.redis_pipe import Pipe, call_of
+from fan.transports.redis_pipe import Pipe
 from fan.transports.redis_replies import Backoff
 from fan.transports.redis_resp import Refusal, Reply, pack, pack_all
-from fan.transports.redis_scripts import MISSED, TAKE
+from fan.transports.redis_scripts import MISSED
+from fan.transports.redis_taking import Taking
 
 #: Milliseconds that Redis waits for a message before it says that there is none: a sign of life.
 BLOCK = 5000
@@ -57,10 +58,12 @@ class Lane:
         self._line = Line(loop, pipe.place, self)
         self._lock = threading.Lock()
         self._used = 0
+        #: What came and has no place: one read of several streams may bring more than there are
+        #: places, and so may a read and a claim at the same time.
+        self._spare: deque[Message] = deque()
         #: What becomes of the replies that are to come, in their order.
         self._asked: deque[Callable[[Reply], None]] = deque()
-        #: Calls whose acknowledgement is on its way.
-        self._taking: list[Message] = []
+        self._taking = Taking(pipe, group, consumer, self._begin)
         #: Sources that can be read, by stream.
         self._readable: dict[bytes, Source] = {}
         self._is_reading = False
@@ -84,7 +87,7 @@ class Lane:
     @property
     def free(self) -> int:
         """Messages that may be begun now."""
-        return self._size - self._used
+        return self._size - self._used - len(self._spare)
 
     @property
     def used(self) -> int:
@@ -95,8 +98,8 @@ class Lane:
         """A message does not need its place any more. From any thread."""
         with self._lock:
             self._used -= 1
-            is_starving = not self._is_reading
-        if is_starving and not self._is_stopped:
+            is_starving = not self._is_reading and not self._is_stopped
+        if is_starving or self._spare:
             self._loop.soon(self.read)
 
     # In the loop's thread
@@ -128,10 +131,15 @@ class Lane:
 
     def add(self, source: Source, entries: Sequence[Reply]) -> None:
         """Take messages that came in another way: [number, fields, deliveries] of each."""
-        found = [self._message(source, *entry) for entry in entries]
-        self._deal(source, [message for message in found if message is not None])
+        self._place([self._message(source, *entry) for entry in entries])
         if self._is_reading and self.free < self._room:
             self._interrupt(lambda: None)  # what it waits for would have no place now
+
+    def take_back(self) -> list[Message]:
+        """What has no place, which now nobody handles: it is still in hand."""
+        spare = [*self._spare]
+        self._spare.clear()
+        return spare
 
     def settled(self, message: Message) -> None:
         """A message is in hand no more."""
@@ -139,6 +147,7 @@ class Lane:
 
     def read(self) -> None:
         """Ask for messages, as many as there are places for."""
+        self._place([])
         if self._line.is_open:
             data = self._read()
             if data:
@@ -148,6 +157,7 @@ class Lane:
 
     def line_opened(self) -> None:
         self._backoff.reset()
+        self._pipe.news.back()
         for source in self.sources:
             self._recover(source)
         self.read()
@@ -165,9 +175,9 @@ class Lane:
     def line_lost(self, why: str) -> None:
         self._asked.clear()
         self._is_reading = False
-        doubtful, self._taking = self._taking, []
-        if doubtful:
-            self._desk.doubt(doubtful)
+        self._taking.lost()
+        if not self._is_stopped:
+            self._pipe.news.lost(why)
         self._ended()
 
     def _ended(self) -> None:
@@ -196,12 +206,13 @@ class Lane:
             self._over()
             self._mend(reply)
             return
+        found: list[Message | None] = []
         for stream, entries in reply or ():
             source = next((s for s in self.sources if s.stream.encode() == stream), None)
             source = self._readable.get(stream) or source
             if source is not None:
-                found = [self._message(source, number, flat, 1) for number, flat in entries if flat]
-                self._deal(source, [message for message in found if message is not None])
+                found += [self._message(source, n, flat, 1) for n, flat in entries if flat]
+        self._place(found)
         self._over()
         self.read()
 
@@ -217,41 +228,42 @@ class Lane:
         key = (source.stream, number)
         if key in self.in_hand:
             return None
-        message = self.in_hand[key] = Message(source, number, fields_of(flat), deliveries)
-        with self._lock:
-            self._used += 1
-        return message
+        self.in_hand[key] = Message(source, number, fields_of(flat), deliveries)
+        return self.in_hand[key]
 
-    def _deal(self, source: Source, messages: list[Message]) -> None:
-        if not messages:
-            return
+    def _place(self, messages: Sequence[Message | None]) -> None:
+        """Deal out what came, as far as there are places; what has none waits for one, or for who
+        looks after the lane to offer it to others."""
+        self._spare.extend([message for message in messages if message is not None])
+        by_source: dict[Source, list[Message]] = {}
+        while self._spare and self._used < self._size:
+            message = self._spare.popleft()
+            by_source.setdefault(message.source, []).append(message)
+            with self._lock:
+                self._used += 1
+        data = b"".join([self._deal(source, some) for source, some in by_source.items()])
+        if data:
+            self._line.write(data + self._read())
+
+    def _deal(self, source: Source, messages: list[Message]) -> bytes:
+        """Have them handled; what is left to be written for that."""
         take: list[Message] = []
         run: list[Message] = []
         for message in messages:
             (take if self._desk.read(message) else run).append(message)
-        if take and self._line.is_open:
-            self._taking += take
-            self._asked.append(lambda reply: self._took(source, take, reply))
-            numbers = [message.number for message in take]
-            args: list[bytes | str] = [self.group, self.consumer, *numbers]
-            data = call_of(TAKE, (source.stream, source.hand), args)
-            self._line.write(data + self._read())
-        elif take:
-            self._desk.doubt(take)
         if run:
             self._desk.begin(run)
+        if not take:
+            return b""
+        if self._is_reading or not self._line.is_open:
+            self._taking.apart(source, take)
+            return b""
+        data, got = self._taking.here(source, take)
+        self._asked.append(got)
+        return data
 
-    def _took(self, source: Source, messages: list[Message], reply: Reply) -> None:
-        if isinstance(reply, Refusal) and reply.code == "NOSCRIPT":
-            numbers = [message.number for message in messages]
-            self._pipe.run(
-                TAKE, (source.stream, source.hand), (self.group, self.consumer, *numbers),
-                lambda result: self._took(
-                    source, messages, None if isinstance(result, FanError) else result[0]
-                ),
-            )  # fmt: skip
-            return
-        self._taking = [m for m in self._taking if m not in messages]
+    def _begin(self, messages: list[Message], reply: Reply) -> None:
+        """Have those run that are ours alone now."""
         if not isinstance(reply, list):
             self._desk.doubt(messages)
             return

@@ -11,7 +11,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Protocol
 
 from fan.errors import FanError
@@ -20,10 +19,13 @@ from fan.transports.redis_loop import Loop
 from fan.transports.redis_place import Place, options_of
 from fan.transports.redis_resp import Garbage, Parser, Refusal, Reply, pack
 
-#: Seconds for a connection to be made and greeted.
-CONNECT = 5.0
+#: Seconds for each step of a connection to be made: well inside the default deadline of a call, so
+#: that its caller learns what is wrong.
+CONNECT = 2.5
 #: Bytes of one receive.
 _BUFFER = 256 * 1024
+#: Bytes of a foreign server's answer that are told.
+_SHOWN = 40
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -122,7 +124,7 @@ class Line:
         except FanError as exc:
             why = exc
         except Exception as exc:  # redis-py's own, and whatever a resolver or TLS raises
-            why = refused(self.place.url, _reason_of(exc))
+            why = refused(self.place.url, _reason_of(exc, self.place))
         else:
             self._loop.soon(lambda: self._ready(connection, number))
             return
@@ -214,8 +216,9 @@ class Line:
 
 def _make(place: Place) -> Any:
     """redis-py's connection, not yet open."""
+    # The package before its parts: threads that begin with a part each may lock each other out.
+    from redis import Connection, SSLConnection
     from redis.backoff import NoBackoff
-    from redis.connection import Connection, SSLConnection
     from redis.retry import Retry
 
     make: Callable[..., Any] = SSLConnection if place.is_tls else Connection
@@ -234,38 +237,64 @@ def _make(place: Place) -> Any:
 
 
 def _greet(connection: Any, place: Place) -> int:
-    """Say who we are and which database is meant, and ask for the number of the connection. Raises
-    FanError for what Redis does not like about it."""
+    """Say who we are and which database is meant, and ask for the number of the connection and
+    whether commands are taken. Raises FanError for what Redis does not like about it."""
     who = [text for text in (connection.username, connection.password) if text]
     said = [pack("AUTH", *who)] if who else []
     if place.db:
         said.append(pack("SELECT", place.db))
-    said.append(pack("CLIENT", "ID"))
+    said += [pack("CLIENT", "ID"), pack("PING")]
     sock: socket.socket = connection._sock
     until = time.monotonic() + CONNECT
     sock.settimeout(CONNECT)
     sock.sendall(b"".join(said))
     parser = Parser()
     got: list[Reply] = []
+    heard = b""
     while len(got) < len(said):
         sock.settimeout(max(0.001, until - time.monotonic()))
         data = sock.recv(_BUFFER)
+        heard += data[:_SHOWN]
         if not data:
-            raise refused(place.url, "it closed the connection: does it want TLS?")
+            raise refused(place.url, _foreign(heard) if heard else _closed(place))
         try:
             got += parser.feed(data)
-        except Garbage as exc:
-            raise refused(place.url, f"it does not speak Redis's protocol: {exc}") from exc
+        except Garbage:
+            raise refused(place.url, _foreign(heard)) from None
         for reply in got:
-            if isinstance(reply, Refusal):
+            if isinstance(reply, Refusal) and reply.code != "NOPERM":
                 raise failure_of(reply, place.url)
-    number = got[-1]
+    number = got[-2]
     return number if type(number) is int else 0
 
 
-def _reason_of(exc: BaseException) -> str:
-    """What a driver's exception says, less what is there twice."""
-    with suppress(Exception):
-        if isinstance(exc.__context__, ssl.SSLError):
-            return f"TLS failed: {exc.__context__.reason or exc.__context__}"
+def _foreign(heard: bytes) -> str:
+    """What is said of a server that answers something else."""
+    line = heard.partition(b"\n")[0][:_SHOWN].decode("ascii", "replace").strip()
+    return f"it does not speak Redis's protocol, and said {line!r}"
+
+
+def _closed(place: Place) -> str:
+    """What is said of a server that hangs up."""
+    return "it closed the connection" + ("" if place.is_tls else ": does it want TLS (rediss://)?")
+
+
+def _reason_of(exc: BaseException, place: Place) -> str:
+    """What is wrong, from an exception of redis-py, which has the cause in its context."""
+    cause = exc.__context__ if isinstance(exc.__context__, OSError) else exc
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError):
+        said = (cause.reason or str(cause)).lower().replace("_", " ")
+        return f"TLS failed ({said}): is it a port without TLS (redis://)?"
+    if isinstance(cause, TimeoutError):
+        if place.is_tls:
+            return "nothing answers TLS there: is it a port without TLS (redis://)?"
+        return "nothing answers there"
+    if isinstance(cause, ConnectionRefusedError):
+        return "nobody listens there"
+    if isinstance(cause, ConnectionResetError | BrokenPipeError):
+        return _closed(place)
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
     return str(exc) or type(exc).__name__

@@ -19,6 +19,8 @@ from itertools import count
 from fan.transports.redis_crew import report
 
 _NEVER = float("inf")
+# Seconds of one wait, at most: the kernel takes no more than 24 days.
+_LONGEST_WAIT = 3600.0
 
 
 class Timer:
@@ -150,7 +152,7 @@ class Loop:
         wait: float | None = 0.0
         if not self._soon and not self._is_closed:
             left = self._wakes_at - time.monotonic()
-            wait = None if left == _NEVER else max(0.0, left)
+            wait = None if left == _NEVER else min(max(0.0, left), _LONGEST_WAIT)
         for file, events in self._epoll.poll(wait):
             if file == self._bell:
                 with suppress(BlockingIOError):

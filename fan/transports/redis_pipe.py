@@ -14,6 +14,7 @@ from fan.transports.redis_crew import report
 from fan.transports.redis_failures import failure_of, lost, too_slow
 from fan.transports.redis_line import Line
 from fan.transports.redis_loop import Loop
+from fan.transports.redis_news import News
 from fan.transports.redis_place import Place
 from fan.transports.redis_resp import Refusal, Reply, pack_all
 from fan.transports.redis_scripts import Script
@@ -49,6 +50,8 @@ class Pipe:
 
     def __init__(self, loop: Loop, place: Place) -> None:
         self.place = place
+        #: Of the connections beside this one, which is there for who asks only.
+        self.news = News(place.url)
         self._loop = loop
         self._line = Line(loop, place, self)
         self._lock = threading.Lock()

@@ -12,6 +12,7 @@ from fan.errors import FanError
 from fan.transports.redis_failures import too_slow
 from fan.transports.redis_line import Line
 from fan.transports.redis_loop import Loop
+from fan.transports.redis_news import News
 from fan.transports.redis_place import Place
 from fan.transports.redis_replies import Backoff
 from fan.transports.redis_resp import Refusal, Reply, pack_all
@@ -20,9 +21,10 @@ from fan.transports.redis_resp import Refusal, Reply, pack_all
 class Presence:
     """The channels of one process at one Redis; each may be joined several times."""
 
-    def __init__(self, loop: Loop, place: Place) -> None:
+    def __init__(self, loop: Loop, place: Place, news: News) -> None:
         self._loop = loop
         self._place = place
+        self._news = news
         self._line = Line(loop, place, self)
         self._lock = threading.RLock()  # a line that is dropped says so while we hold it
         self._changed = threading.Condition(self._lock)
@@ -97,6 +99,7 @@ class Presence:
 
     def line_opened(self) -> None:
         self._backoff.reset()
+        self._news.back()
         with self._lock:
             wanted = [*self._wanted]
         if wanted:
@@ -126,6 +129,9 @@ class Presence:
         with self._changed:
             self._shown.clear()
             self._changed.notify_all()
+            is_wanted = bool(self._wanted)
+        if is_wanted:
+            self._news.lost(why)
         self._again()
 
     def _again(self) -> None:

@@ -10,6 +10,7 @@ from fan.errors import FanError
 from fan.transports.redis_failures import failure_of
 from fan.transports.redis_line import Line
 from fan.transports.redis_loop import Loop
+from fan.transports.redis_news import News
 from fan.transports.redis_place import Place
 from fan.transports.redis_resp import Refusal, Reply, pack
 
@@ -42,7 +43,7 @@ class Replies:
     """Hands what comes on the list to `got`. The connection is opened by `want`, and kept."""
 
     def __init__(
-        self, loop: Loop, place: Place, key: str, got: Callable[[list[bytes]], object]
+        self, loop: Loop, place: Place, key: str, news: News, got: Callable[[list[bytes]], object]
     ) -> None:
         self.is_wanted = False
         self._loop = loop
@@ -50,6 +51,9 @@ class Replies:
         self._place = place
         self._ask = pack("BLMPOP", BLOCK, 1, key, "LEFT", "COUNT", COUNT)
         self._got = got
+        self._news = news
+        #: What Redis said last, where it does not let us read.
+        self._refusal = ""
         self._backoff = Backoff()
         self._is_closed = False
 
@@ -82,16 +86,16 @@ class Replies:
     # In the loop's thread
 
     def line_opened(self) -> None:
+        self._news.back()
         self._line.write(self._ask)
 
     def line_got(self, replies: list[Reply]) -> None:
         for reply in replies:
             if isinstance(reply, Refusal):
-                why = failure_of(reply, self._place.url)
-                logging.getLogger("fan").warning("no replies can be read: %s", why)
-                self._line.drop(str(why))
+                self._refused(reply)
                 return
             self._backoff.reset()
+            self._refusal = ""
             self._line.write(self._ask)  # first, so that Redis has it while we are at these
             if reply is not None:
                 self._got(reply[1])
@@ -100,7 +104,16 @@ class Replies:
         self._again()
 
     def line_lost(self, why: str) -> None:
+        if not self._refusal:
+            self._news.lost(why)
         self._again()
+
+    def _refused(self, refusal: Refusal) -> None:
+        why = str(failure_of(refusal, self._place.url))
+        if why != self._refusal:  # a log is no place for a loop
+            logging.getLogger("fan").warning("no replies can be read: %s", why)
+        self._refusal = why
+        self._line.drop(why)
 
     def _again(self) -> None:
         if not self._is_closed:

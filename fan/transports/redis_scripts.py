@@ -250,8 +250,9 @@ if not p.err and p[1] then return 0 end
 return redis.call('XDEL', KEYS[1], ARGV[2])
 """)
 
-#: KEYS stream; ARGV group, channel of those who take. Where nobody takes any more: the fields of
-#: calls that wait, which are taken away, and the end of the stream once it is empty.
+#: KEYS stream, later; ARGV group, channel of those who take. Where nobody takes any more: the
+#: fields of calls that wait and never ran, which are taken away, and the end of the stream once it
+#: is empty.
 LEAVE = Script(
     IS_UP,
     GROUPS,
@@ -260,6 +261,16 @@ local out = {}
 if is_up(ARGV[2]) then return out end
 local row = group_of(ARGV[1])
 if not row then return out end
+for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, 99)) do
+  local p = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
+  local e = p and p[4] == 0 and redis.call('XRANGE', KEYS[1], id, id)[1]
+  if e then
+    out[#out + 1] = e[2]
+    redis.call('ZREM', KEYS[2], id)
+    redis.call('XACK', KEYS[1], ARGV[1], id)
+    redis.call('XDEL', KEYS[1], id)
+  end
+end
 local last = '(' .. row['last-delivered-id']
 for _, e in ipairs(redis.call('XRANGE', KEYS[1], last, '+', 'COUNT', 100)) do
   out[#out + 1] = e[2]

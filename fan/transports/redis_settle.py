@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from fan.errors import Failure, FanError
+from fan.error_types import Failure
+from fan.errors import FanError
 from fan.transports.redis_fields import AT, DELIVERIES, ERROR
 from fan.transports.redis_keys import LATER
 from fan.transports.redis_lane import Lane

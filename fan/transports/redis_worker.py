@@ -70,7 +70,9 @@ class Post:
         )  # fmt: skip
         self.lane = Lane(hub.loop, hub.pipe, self.desk, group, consumer, limits.workers)
         self.desk.lane = self.lane
-        self.keeper = Keeper(hub.loop, hub.pipe, hub.keys, self.lane, limits.lease)
+        self.keeper = Keeper(
+            hub.loop, hub.pipe, hub.keys, self.lane, limits.lease, self.desk.give_back_spare
+        )
 
     def _due(self, lane: Lane, message: Message) -> None:
         self.keeper.look(message.source)
@@ -224,7 +226,8 @@ class RedisListener(Listener):
     def _leave(self, post: Post, source: Source, tries: int = 50) -> None:
         """Where nobody else takes the calls of a stream: answer those that wait, and end it, so
         that a caller is told at once that nobody is there."""
-        if self._hub.presence.is_shown(source.at) and tries:
+        is_returning = any(message.is_given_up for message in post.lane.in_hand.values())
+        if tries and (is_returning or self._hub.presence.is_shown(source.at)):
             self._hub.loop.later(0.01, partial(self._leave, post, source, tries - 1))
             return
 
@@ -234,7 +237,8 @@ class RedisListener(Listener):
                 post.desk.refuse(source, waiting)
                 self._leave(post, source)
 
-        self._hub.pipe.run(LEAVE, (source.stream,), (source.group, source.at), done)
+        keys = (source.stream, source.later)
+        self._hub.pipe.run(LEAVE, keys, (source.group, source.at), done)
 
     def _give_up(self) -> None:
         for post in self.posts:

@@ -116,6 +116,8 @@ def _asking(common: Common, how: How, file: RequestFile | None, given: dict[str,
         raise Usage(f"--against {' '.join(wants)}: no version behind the @", "--against @1 @2")
     if given["key"] == "auto" and (how.each or how.repeats):
         given["key"] = ""  # each call's own id is its key, over all of its attempts
+    if items and "." not in target and items[0].isidentifier():
+        raise Usage(f"TARGET {target!r}: {items[0]!r} stands apart", f"{target}.{items[0]}")
     asking = Asking(common, target=target, items=items, **given)
     if asking.has_payload and (how.each or how.health):
         other = "--each" if how.each else "--health"
@@ -193,7 +195,7 @@ def _run(app: App, caller: Caller, how: How, show: Show, payload: Payload) -> in
     if how.fanout:
         from fancli.several import fanout
 
-        return fanout(app, caller, payload, wants_diff=how.diff)
+        return fanout(app, caller, payload, how, show)
     if how.against:
         from fancli.several import against
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fancli.configs import key_argument, opened, parse_json
+from fancli.configs import key_argument, opened
 from fancli.editor import discard, run_editor, write_draft
 from fancli.group import command
 from fancli.options import Common, common
-from fancli.params import read_text
+from fancli.params import parse_json, read_text
 from fancli.writes import Writing, writing
 
 if TYPE_CHECKING:

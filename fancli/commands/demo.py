@@ -56,11 +56,11 @@ REST = (
     Step("fan push journal.note text=hello", "a push waits in a queue, here a file"),
     Step("fan push --topic guest.came name=Ada", "an event goes to all who subscribed"),
     Step("fan call journal.entries n=2", "both were handled"),
-    Step("fan queue list -t database --headers", "nothing waits, and nothing is dead"),
-    Step("fan discover list --headers", "what is registered"),
+    Step("fan queue list -t database", "nothing waits, and nothing is dead"),
+    Step("fan discover list", "what is registered"),
     Step("fan discover describe greeter.hello", "what a method takes and gives"),
     Step("fan config set greeter/theme light -m 'the first one'", "a config of the service"),
-    Step("fan config watch greeter/ --once", "its value now; without --once every change of it"),
+    Step("fan config list greeter/", "what is configured, and since which generation"),
     Step(
         "fan version switch greeter=2 --weight 2=10% --sticky header:x-user -m canary",
         "version 2 takes a tenth of the calls; who uses greeter has it in force by now",
@@ -77,7 +77,7 @@ REST = (
     Step("fan config get greeter/theme", "the config is back"),
     Step("fan version rollback", "doing it again walks further back"),
     Step("fan call greeter.hello name=Ada", "all calls are where they began"),
-    Step("fan version history --headers", "and the history tells it all"),
+    Step("fan version history", "and the history tells it all"),
 )
 
 
@@ -278,28 +278,30 @@ def private_variables(vars: Mapping[str, str], folder: str) -> dict[str, str]:
 
 
 def _show(step: Step, vars: Mapping[str, str], folder: str, out: Output) -> None:
-    """One command and its output. Raises Unknown when it ends as it should not."""
+    """One command, and what it shows on a terminal as wide as ours. Raises Unknown when it ends as
+    it should not."""
     import shlex
-    import subprocess
 
     from fan import Unknown
     from fancli.processes import fan_command, fan_environment
+    from fancli.staged import run_staged
 
     out.text(f"# {step.about}\n$ {step.line}")
-    ran = subprocess.run(
-        [*fan_command(), *shlex.split(step.line)[1:]],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=fan_environment(vars),
-        cwd=folder,
-        check=False,
-    )
-    out.write(ran.stdout)
-    out.text(f"[exit {ran.returncode}]\n" if ran.returncode else "")
-    if ran.returncode != step.status:
+    command = [*fan_command(), *shlex.split(step.line)[1:]]
+    environment = fan_environment({**vars, **_looks(out)})
+    status, shown = run_staged(command, environment, cwd=folder, columns=out.env.width)
+    out.write(shown)
+    out.text(f"[exit {status}]\n" if status else "")
+    if status != step.status:
         raise Unknown(
-            f"`{step.line}` ended with {ran.returncode}, not {step.status}",
+            f"`{step.line}` ended with {status}, not {step.status}",
             reason="tour_failed",
             executed="no",
         )
+
+
+def _looks(out: Output) -> dict[str, str]:
+    """Variables that have a command of the tour look as if it wrote where the tour does."""
+    env = out.env
+    colour = {"FORCE_COLOR": "1"} if env.wants_color(env.stdout) else {"NO_COLOR": "1"}
+    return colour if env.stdout_is_tty else {"TERM": "dumb", **colour}

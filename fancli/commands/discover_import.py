@@ -10,7 +10,7 @@ from fancli.exits import Exit
 from fancli.group import command
 from fancli.options import Common, common, listing
 from fancli.output import Format
-from fancli.params import Usage, check_registry
+from fancli.params import Usage, check_registry, dereferenced
 
 if TYPE_CHECKING:
     from fan import App
@@ -43,7 +43,9 @@ def import_(
     if not legacy:
         raise Usage("of what? --legacy is the only kind", "fan discover import --legacy")
     with common.app() as app:
-        source = check_registry(place) if place else app.settings.registry_url
+        source = app.settings.registry_url
+        if place:
+            source = dereferenced("--from", check_registry(place, "--from"), common.env.vars)
         found = read_legacy(source, app.settings.timeout)
         rows = [_row(app, each, dry_run) for each in found]
     common.out.rows(rows, COLUMNS, render[0], wants_head=render[1])

@@ -122,11 +122,11 @@ def _described(
             if not version or not urls:
                 raise Usage("--version and --addr are needed", "--version 1.0.0 --addr URL")
             described = Foreign.plain(service, version, urls)
+        if not described.urls:
+            raise Usage(f"--openapi: {openapi} names no server", "--addr URL")
+        return [Foreign(described.interface, described.urls, id)]
     except InvalidArgument as exc:
         raise Usage(f"{path or openapi or service}: {exc.message}") from exc
-    if not described.urls:
-        raise Usage(f"--openapi: {openapi} names no server", "--addr URL")
-    return [Foreign(described.interface, described.urls, id)]
 
 
 def _read(common: Common, place: str) -> str:

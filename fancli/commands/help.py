@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import click
 
 from fancli import topics
 from fancli.complete import complete_topic
 from fancli.exits import Exit
+from fancli.fitting import fitted
 from fancli.group import command
 from fancli.options import Common, common
 from fancli.params import Usage, did_you_mean
+
+#: Columns of a text that nobody reads on a terminal.
+WIDEST = 100
 
 
 @command(
@@ -23,20 +25,26 @@ from fancli.params import Usage, did_you_mean
 @common
 def help_(common: Common, *, words: tuple[str, ...]) -> int:
     """Explain a topic, an error code (`fan help error CODE`), or a command."""
-    root = click.get_current_context().find_root()
+    root, width = click.get_current_context().find_root(), _width(common)
     if not words:
-        common.out.text(f"{root.get_help()}\n\n{_topics()}")
+        common.out.text(f"{root.get_help()}\n\n{fitted(_topics(), width)}")
     elif words[0] == "error":
-        common.out.text(_error(words[1:]))
+        common.out.text(fitted(_error(words[1:]), width))
     elif len(words) == 1 and (text := topics.topic(words[0])) is not None:
-        common.out.text(text.rstrip("\n"))
+        common.out.text(fitted(text.rstrip("\n"), width))
     else:
         common.out.text(_command(root, words))
     return Exit.OK
 
 
+def _width(common: Common) -> int:
+    """Columns for a text: those of the terminal, where it is read on one."""
+    env = common.env
+    return env.width if env.stdout_is_tty or env.vars.get("COLUMNS") else WIDEST
+
+
 def _topics() -> str:
-    wide = max(map(len, topics.TOPICS)) + 2
+    wide = max(map(len, topics.TOPICS)) + 4
     lines = [f"  {name:<{wide}}{about}" for name, about in topics.TOPICS.items()]
     return "\n".join(["Topics (fan help TOPIC):", *lines])
 
@@ -48,7 +56,7 @@ def _error(words: tuple[str, ...]) -> str:
     if text is None:
         near = did_you_mean(words[0], topics.error_codes())
         raise Usage(f"no such error code: {words[0]}", near or "fan help errors lists them")
-    return "\n".join(textwrap.fill(line, 98) for line in text.split("\n"))
+    return text
 
 
 def _command(root: click.Context, words: tuple[str, ...]) -> str:

@@ -78,7 +78,7 @@ def listen(
         check_name("TOPIC", topic)
     if group:
         check_name("--group", group)
-    name, url = check_place(transport, peer, "subscribe")
+    name, url = check_place(transport, peer, "subscribe", common.env.vars)
     common.env.target, common.env.asks_broker = " ".join(topics), True
     worker = _Worker(common, name or _named(common, url), line, exec_timeout)
     from fan import App

@@ -60,7 +60,7 @@ def push(
     """
     if topic:
         items = _items_of_event(target, items)
-        _check_event(topic, request)
+        _check_event(topic, request, common)
     elif not target:
         raise Usage("TARGET or --topic TOPIC is needed", "fan push greeter.hello name=Ada")
     asking = Asking(common, target=target, items=items, topic=topic, **request)
@@ -130,7 +130,7 @@ def _items_of_event(first: str, items: tuple[str, ...]) -> tuple[str, ...]:
     return (first, *items)
 
 
-def _check_event(topic: str, request: dict[str, Any]) -> None:
+def _check_event(topic: str, request: dict[str, Any], common: Common) -> None:
     """Raise Usage for what an event cannot be or have."""
     from fancli.queues import check_broker, check_queue
 
@@ -142,4 +142,4 @@ def _check_event(topic: str, request: dict[str, Any]) -> None:
     if len(request["peer"]) > 1:
         raise Usage("--topic and more than one -p", "name the broker")
     for url in request["peer"]:
-        check_broker("-p", url, "subscribe")
+        check_broker("-p", url, "subscribe", common.env.vars)

@@ -93,7 +93,7 @@ def list_(
     A broker that cannot be reached is left out, unless -t or -p names it. RabbitMQ tells of a queue
     only to who knows its name: of what is not named, those of registered services are asked for.
     """
-    place = check_place(transport, peer, "queue")
+    place = check_place(transport, peer, "queue", common.env.vars)
     wanted = [parse_queue(name) for name in names]
     common.env.target = " ".join(names)
     with common.app() as app:
@@ -248,7 +248,7 @@ def _found(
     """A queue, and the broker that has it."""
     queue = parse_queue(name)
     common.env.target = str(queue)
-    brokers = Brokers(common, app, *check_place(*place, "queue"))
+    brokers = Brokers(common, app, *check_place(*place, "queue", common.env.vars))
     return queue, brokers.holding(queue), brokers
 
 

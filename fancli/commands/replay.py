@@ -60,7 +60,7 @@ def replay(
     given = {
         "want": want.removeprefix("@"),
         "transport": check_transport("-t", transport),
-        "peers": check_peers(peer),
+        "peers": check_peers(peer, vars=common.env.vars),
         "timeout": common.timeout,
     }
     options = {name: value for name, value in given.items() if value}

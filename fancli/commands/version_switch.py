@@ -8,11 +8,11 @@ import click
 import msgspec
 
 from fancli.complete import complete_switch
-from fancli.configs import parse_json, value_of
+from fancli.configs import value_of
 from fancli.confirming import basis_points, confirming, force, min_healthy, shares_of
 from fancli.group import command
 from fancli.options import Common, common
-from fancli.params import Usage, read_bytes
+from fancli.params import Usage, parse_json, read_bytes
 from fancli.switching import opened, report
 from fancli.writes import Writing, writing
 

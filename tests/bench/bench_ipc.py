@@ -107,13 +107,13 @@ def throughput(make: Callable[[], Callable[[], object]], calls: int = CALLS) -> 
     return each * THREADS / (time.perf_counter() - began)
 
 
-def tasks_throughput(submit: Callable[[], Any], calls: int = CALLS) -> float:
+def tasks_throughput(call: Callable[[], Any], calls: int = CALLS) -> float:
     """Calls per second of TASKS asyncio tasks of one loop."""
     each = calls * 2 // TASKS
 
     async def work() -> None:
         for _ in range(each):
-            await asyncio.wrap_future(submit())
+            await call()
 
     async def main() -> float:
         began = time.perf_counter()
@@ -144,7 +144,7 @@ def run() -> list[dict[str, Any]]:
             got["ours 1"].append(latency(lambda: transport.call(address, message)))
             got["echo 16"].append(throughput(new_client))
             got["ours 16"].append(throughput(lambda: lambda: transport.call(address, message)))
-            got["ours 64"].append(tasks_throughput(lambda: transport.submit(address, message)))
+            got["ours 64"].append(tasks_throughput(lambda: transport.acall(address, message)))
             while clients:
                 clients.pop().close()
         one.close()

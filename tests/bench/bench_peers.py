@@ -1,11 +1,20 @@
-"""fan beside other kits, on the same servers in the same run, 16 callers, 100 bytes.
+"""fan beside other kits, on the same servers in the same run, 16 callers.
 
-Everybody binds once what is called, where it can; each side is a process of its own; and like is
-put beside like: kits of threads (nameko, grpcio, rpyc, Pyro5; zerorpc's greenlets) against 16
-threads of fan, kits of one event loop (FastStream, moleculer) against 16 tasks of fan. All take
-turns, round by round. The peers are installed below a folder of the run (`peers/installed.py`); one
-that cannot be is left out, and the run says why. A row's note has the versions, and the processor
-time of a call, which says the same on a busy machine.
+Each side is a process of its own; and like is put beside like: kits of threads (nameko, grpcio,
+rpyc, Pyro5; zerorpc's greenlets) against 16 threads of fan, kits of one event loop (FastStream,
+moleculer) against 16 tasks of fan. Without a broker the kits of threads stand beside its tasks too:
+they have nothing else for 16 callers, and fan has both. All take turns, round by round.
+
+Everybody is used as its documentation shows first: those without a broker over TCP, by
+`connection.root.method(...)` or `proxy.method(...)`, and fan by `app.call("service.method", ...)`,
+which goes over ipc on one machine. There a call carries five keyword arguments, about 110 bytes as
+JSON, and is answered with them; grpcio, which has one message and no arguments, carries 100 bytes
+of text. The rows called "tuned" have the same kits over a unix socket, with a method bound once,
+and the text alone, which spares rpyc and Pyro5 most of their work. Over brokers it is the text too.
+
+The peers are installed below a folder of the run (`peers/installed.py`); one that cannot be is left
+out, and the run says why. A row's note has the versions, and the processor time of a call, which
+says the same on a busy machine.
 """
 
 from __future__ import annotations
@@ -48,7 +57,7 @@ INSTALLED: dict[str, tuple[Callable[..., Peer], tuple[str, ...]]] = {
 
 
 class Against(NamedTuple):
-    """A peer of one transport: with which face of fan it is compared, and how fast fan has to be
+    """A peer of one way: with which face of fan it is compared, and how fast fan has to be
     beside it."""
 
     name: str
@@ -72,9 +81,21 @@ AGAINST: dict[str, tuple[Against, ...]] = {
         Against("rpyc", THREADS, ">= 5"),
         Against("Pyro5", THREADS, ">= 5"),
         Against("zerorpc", THREADS, ">= 5"),
+        Against("grpcio", TASKS, ">= 5"),
+        Against("rpyc", TASKS, ">= 5"),
+        Against("Pyro5", TASKS, ">= 5"),
+        Against("zerorpc", TASKS, ">= 5"),
         Against("moleculer", TASKS, ">= 0"),
     ),
+    "ipc, tuned": (
+        Against("grpcio", THREADS, ">= 0"),
+        Against("rpyc", THREADS, ">= 0"),
+        Against("Pyro5", THREADS, ">= 0"),
+        Against("zerorpc", THREADS, ">= 0"),
+    ),
 }
+#: How `peers/fan_peer.py` calls from threads and from tasks, where it is not by name with a text.
+FACES = {"ipc": ("record", "record-async"), "ipc, tuned": ("call-bound", "call-async")}
 
 
 class Pair(NamedTuple):
@@ -106,7 +127,8 @@ def run() -> list[dict[str, Any]]:
             with server() as started:
                 url = started.start().url
                 rows += compare(scheme, folder, peers, lambda name, url=url: url)
-        rows += compare("ipc", folder, peers, lambda name: address(folder, name))
+        rows += compare("ipc", folder, peers, port)
+        rows += compare("ipc, tuned", folder, peers, lambda name: f"{folder}/{name}.sock")
     return rows
 
 
@@ -122,32 +144,31 @@ def install(folder: str) -> Iterator[tuple[str, Peer]]:
             yield name, peer
 
 
-def address(folder: str, name: str) -> str:
-    """Where a peer without a broker serves: a unix socket, or two ports for moleculer, which has
-    no other."""
+def port(name: str) -> str:
+    """Where a peer without a broker serves over TCP; moleculer's caller needs a port too."""
     if name == "moleculer":
         return "tcp:{},{}".format(*free_ports(2))
-    return f"{folder}/{name}.sock"
+    return f"127.0.0.1:{free_ports(1)[0]}"
 
 
 def compare(
-    scheme: str, folder: str, peers: dict[str, Peer], url_of: Callable[[str], str]
+    way: str, folder: str, peers: dict[str, Peer], url_of: Callable[[str], str]
 ) -> list[dict[str, Any]]:
-    """The rows of one transport."""
+    """The rows of one way."""
     got: dict[str, list[tuple[float, float, float]]] = {}
     with ExitStack() as stack:
-        pairs = ours(stack, scheme, folder, url_of("fan"))
-        for name in (against.name for against in AGAINST[scheme] if against.name in peers):
+        pairs = ours(stack, way, folder, url_of("fan"))
+        for name in dict.fromkeys(a.name for a in AGAINST[way] if a.name in peers):
             try:
                 pairs[name] = stack.enter_context(both(peers[name], url_of(name)))
             except Failed as exc:
-                print(f"   {name} over {scheme} is left out: {exc}")
+                print(f"   {name} over {way} is left out: {exc}")
         for number in range(ROUNDS + 1):
             for name, pair in [*pairs.items()]:
                 try:
                     measured = pair.measure()
                 except Failed as exc:
-                    print(f"   {name} over {scheme} is left out: {exc}")
+                    print(f"   {name} over {way} is left out: {exc}")
                     del pairs[name]
                     got.pop(name, None)
                 else:
@@ -159,12 +180,13 @@ def compare(
     return [
         {
             **row(
-                f"{scheme}, {against.face} : {against.name}",
+                f"{way}, {against.face} : {against.name}",
                 median[against.face][0], median[against.name][0], "calls/s", against.target,
             ),
             "note": f"{peers[against.name].versions}; {cost(median, against)}",
+            "cpu_us": {"ours": median[against.face][1:], "base": median[against.name][1:]},
         }
-        for against in AGAINST[scheme]
+        for against in AGAINST[way]
         if against.name in median
     ]  # fmt: skip
 
@@ -179,8 +201,9 @@ def cost(median: dict[str, list[float]], against: Against) -> str:
     return f"us of CPU a call, caller + server: {', '.join(sides)}"
 
 
-def ours(stack: ExitStack, scheme: str, folder: str, url: str) -> dict[str, Pair]:
-    """Both faces of fan, which share a server."""
+def ours(stack: ExitStack, way: str, folder: str, url: str) -> dict[str, Pair]:
+    """The faces of fan that are compared, which share a server."""
+    scheme = way.partition(",")[0]
     program = [sys.executable, "-P", str(HERE / "fan_peer.py")]
     where = tempfile.mkdtemp(dir=folder)
     variables = {"PYTHONPATH": str(HERE)}
@@ -190,7 +213,9 @@ def ours(stack: ExitStack, scheme: str, folder: str, url: str) -> dict[str, Pair
         return stack.enter_context(Program(command, variables))
 
     server = start("serve")
-    return {THREADS: Pair(server, start("call")), TASKS: Pair(server, start("call-async"))}
+    faces = dict(zip((THREADS, TASKS), FACES.get(way, ("call", "call-async")), strict=True))
+    wanted = dict.fromkeys(against.face for against in AGAINST[way])
+    return {face: Pair(server, start(faces[face])) for face in wanted}
 
 
 @contextmanager

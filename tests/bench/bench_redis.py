@@ -2,9 +2,12 @@
 
 The base line is what one writes by hand with redis-py on the same server: requests by XADD, a
 worker that reads a stream by a group in batches and answers them in one pipeline (XACK, RPUSH,
-PEXPIRE), and a caller that waits at its own list; 16 callers are 16 threads. It knows no deadlines,
-errors or redelivery. Client and server are separate processes. One caller; 16 threads; 64 asyncio
-callers, whose base are the 16 threads; and the whole stack, App to App, with 16 threads.
+PEXPIRE), and a caller that sends its request and waits at its own list in one pipeline, too: one
+round trip. 16 callers are 16 threads, each with a connection. It knows no deadlines, errors or
+redelivery. What a loop without callers gets, which keeps 16 requests in flight over one connection
+and sends all that are due in one pipeline, is told beside it. Client and server are separate
+processes. One caller; 16 threads; 64 asyncio callers, whose base are the 16 threads; and the whole
+stack, App to App, with 16 threads.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ import statistics
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench_ipc import latency, row, tasks_throughput, throughput
+from bench_ipc import THREADS, latency, row, tasks_throughput, throughput
 
 import fan
 from fan.context import new_id
@@ -106,8 +110,26 @@ class Bare:
 
     def call(self) -> Any:
         """One request and its reply."""
-        self._client.xadd(STREAM, {"id": new_id(), "reply": self._reply, "body": BODY})
-        return self._client.blpop([self._reply], 5)
+        pipe = self._client.pipeline(transaction=False)
+        pipe.xadd(STREAM, {"id": new_id(), "reply": self._reply, "body": BODY})
+        pipe.blpop([self._reply], 5)
+        return pipe.execute()
+
+    def in_flight(self, calls: int) -> float:
+        """Calls per second of a loop with `THREADS` of them in flight."""
+        sent = done = 0
+        free = THREADS
+        began = time.perf_counter()
+        while done < calls:
+            pipe = self._client.pipeline(transaction=False)
+            for _ in range(min(free, calls - sent)):
+                pipe.xadd(STREAM, {"id": new_id(), "reply": self._reply, "body": BODY})
+                sent += 1
+            pipe.execute()
+            _, replies = self._client.blmpop(5, 1, self._reply, direction="LEFT", count=100)
+            free = len(replies)
+            done += free
+        return calls / (time.perf_counter() - began)
 
     def close(self) -> None:
         """Close its connection."""
@@ -148,7 +170,7 @@ def measure(url: str) -> dict[str, float]:
     address: Address = transport.home()
     app = fan.App(settings=Settings(redis_url=url, registry="memory:", queue="redis"))
     whole = app.using(peers=(address.url,))
-    names = ("bare 1", "ours 1", "app 1", "bare 16", "ours 16", "ours 64", "app 16")
+    names = ("bare 1", "ours 1", "app 1", "bare 16", "loop 16", "ours 16", "ours 64", "app 16")
     got: dict[str, list[float]] = {name: [] for name in names}
     clients: list[Bare] = []
 
@@ -168,6 +190,7 @@ def measure(url: str) -> dict[str, float]:
         got["ours 1"].append(latency(ours, CALLS))
         got["app 1"].append(latency(through_apps, CALLS))
         got["bare 16"].append(throughput(new_client, CALLS))
+        got["loop 16"].append(one.in_flight(2 * CALLS))
         got["ours 16"].append(throughput(lambda: ours, CALLS))
         got["ours 64"].append(tasks_throughput(lambda: transport.submit(address, request()), CALLS))
         got["app 16"].append(throughput(lambda: through_apps, CALLS))
@@ -185,9 +208,11 @@ def run() -> list[dict[str, Any]]:
         with server(redis.url):
             median = measure(redis.url)
     one, many = median["bare 1"], median["bare 16"]
+    note = f"a loop with {THREADS} in flight: {median['loop 16']:.0f}"
     return [
         row("redis transport, one caller", median["ours 1"], one, "us", "<= 1.6"),
-        row("redis transport, 16 threads", median["ours 16"], many, "calls/s", ">= 0.6"),
+        row("redis transport, 16 threads", median["ours 16"], many, "calls/s", ">= 0.6")
+        | {"note": note},
         row("redis transport, 64 asyncio callers", median["ours 64"], many, "calls/s", ">= 0.6"),
         row("redis, App to App, one caller", median["app 1"], one, "us", "<= 1.6"),
         row("redis, App to App, 16 threads", median["app 16"], many, "calls/s", ">= 0.6"),

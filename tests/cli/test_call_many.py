@@ -224,6 +224,13 @@ def test_fanout_calls_every_instance_or_those_of_a_version(fan: Fan, demo: Demo)
     assert len(objects(fan("call", "greeter.whoami", "--fanout", *twice).stdout)) == 2
 
 
+def test_a_part_of_each_answer_of_a_fanout_is_printed_bare(fan: Fan, demo: Demo) -> None:
+    ran = fan("call", "greeter.whoami", "--fanout", "--get", "version", "-r")
+    assert ran == (0, "1.0.0\n2.0.0\n", "")
+    ran = fan("call", "greeter.whoami", "--fanout", "--get", "nothing")
+    assert (ran.exit, ran.stdout, ran.stderr.count("the result has no nothing")) == (9, "", 2)
+
+
 def test_a_fanout_of_which_some_fail_exits_with_9_and_names_them(fan: Fan, demo: Demo) -> None:
     gone = "http://127.0.0.1:1"
     ran = fan("call", "greeter.hello", "--fanout", "-p", demo.url, "-p", gone)
@@ -317,6 +324,8 @@ def test_a_version_that_refuses_the_arguments_answers_differently(
         (("--each", "-N", "2"), "--each and --repeat"),
         (("--fanout", "--dry-run"), "--fanout and --dry-run"),
         (("--diff",), "--diff goes with --fanout"),
+        (("--fanout", "--diff", "--get", "a"), "--get and --diff"),
+        (("--against", "@1", "@2", "--get", "a"), "--get and --against"),
         (("-c", "2"), "-c goes with --each"),
         (("-c", "0", "--each"), "-c"),
         (("-N", "0"), "--repeat"),

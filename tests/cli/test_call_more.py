@@ -107,8 +107,9 @@ def test_waiting_ends_when_the_service_is_there(
 
 
 def test_waiting_for_an_address_ends_when_somebody_answers(fan: Fan, demo: Demo) -> None:
-    ran = fan("call", "greeter.hello", "--wait-ready", "name=Ada", "-p", demo.url)
-    assert ran == (0, '"Hello Ada"\n', "")
+    for wait in (("--wait-ready",), ("--wait-ready", "30s"), ("--wait-ready=30s",)):
+        ran = fan("call", "greeter.hello", *wait, "name=Ada", "-p", demo.url)
+        assert ran == (0, '"Hello Ada"\n', "")
 
 
 @pytest.mark.parametrize(
@@ -327,6 +328,18 @@ def test_the_editor_begins_with_what_the_method_takes(
     assert json.loads((private / "seen").read_text()) == {"a": 0, "b": 1}
 
 
+def test_a_call_goes_where_the_route_leads_when_the_editor_is_closed(
+    fan: Fan, demo: Demo, private: Path
+) -> None:
+    switch = f"{sys.executable} -P -m fancli version switch greeter=2 >/dev/null"
+    (private / "editor").write_text(f'{switch}; printf \'{{"name": "Ada"}}\' >"$1"')
+    try:
+        ran = fan("call", "greeter.hello", "--edit", VISUAL="", EDITOR=f"sh {private}/editor")
+    finally:
+        fan("version", "switch", "greeter=1")
+    assert (ran.exit, ran.stdout) == (0, '"Hi Ada"\n'), ran
+
+
 @pytest.mark.parametrize(
     ("editor", "status", "said"),
     [("false", 4, "ended with 1"), ("truncate -s 0", 2, "nothing was sent"),
@@ -336,6 +349,10 @@ def test_an_edit_that_comes_to_nothing_sends_nothing(
     fan: Fan, demo: Demo, editor: str, status: int, said: str, private: Path
 ) -> None:
     edit = ("greeter.boom", "--edit")
-    ran = fan("call", *edit, VISUAL="", EDITOR=editor, TMPDIR=str(private))
+    folder = private / "temp"
+    folder.mkdir()
+    ran = fan("call", *edit, VISUAL="", EDITOR=editor, TMPDIR=str(folder))
     assert (ran.exit, ran.stdout) == (status, ""), ran
     assert said in ran.stderr
+    kept = list(folder.iterdir())
+    assert len(kept) == ran.stderr.count("what was edited is in"), "a draft that nobody touched"

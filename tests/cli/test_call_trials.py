@@ -101,6 +101,24 @@ def test_a_mistyped_name_is_told_with_the_right_one(fan: Fan, demo: Demo) -> Non
         assert f"did you mean {near}" in ran.stderr
 
 
+def test_what_users_of_other_programs_type_is_told_in_the_words_of_this_one(
+    fan: Fan, registry_url: str
+) -> None:
+    for args, hint in (
+        (("call", "greeter.hello", "--name", "Ada"), "an argument of the method is an item: name="),
+        (("call", "greeter.hello", "Ada"), "NAME=Ada, or =Ada"),
+        (("call", "greeter", "hello", "name=Ada"), "hint: greeter.hello"),
+        (("call", "http://h:1/rpc/greeter/hello"), "fan call greeter.hello -p http://HOST:PORT"),
+        (("greeter.hello", "name=Ada"), "did you mean fan call greeter.hello?"),
+        (("describe", "greeter.hello"), "did you mean fan discover describe?"),
+        (("switch", "greeter=2"), "did you mean fan version switch?"),
+        (("bench", "greeter.hello", "-N", "many"), "'many' is no number"),
+    ):
+        ran = fan(*args)
+        assert (ran.exit, ran.stdout) == (2, ""), ran
+        assert hint in ran.stderr
+
+
 def test_a_batch_on_a_terminal_is_a_line_for_each(on_terminal: Terminal, demo: Demo) -> None:
     ran = on_terminal("call", "greeter.whoami", "--fanout")
     assert [json.loads(line)["version"] for line in ran.stdout.splitlines()] == ["1.0.0", "2.0.0"]

@@ -373,3 +373,12 @@ def test_a_tab_completes_keys_up_to_the_next_slash(fan: Fan) -> None:
     assert tab("fan config get o") == ["part\torders/", "plain\tother"]
     assert tab("fan config get orders/") == ["plain\torders/limit", "plain\torders/theme"]
     assert tab("fan config wat") == ["plain\twatch"]
+
+
+def test_a_policy_that_cannot_be_meant_is_4_and_says_what_may_be_meant(fan: Fan) -> None:
+    wrong = fan("config", "set", "orders/policy", '{"retrie": 3}', "--type", "json")
+    assert (wrong.exit, wrong.stdout) == (4, "")
+    assert "there is no field 'retrie': did you mean 'retries'?" in wrong.stderr
+    assert fan("config", "get", "orders/policy").exit == 3
+    right = fan("config", "set", "orders/policy", '{"retries": 3}', "--type", "json")
+    assert right.exit == 0

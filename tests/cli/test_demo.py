@@ -210,6 +210,8 @@ def test_the_tour_shows_commands_with_their_real_output_and_leaves_nothing(
     assert tour.wait(TOUR) == 0
     assert tour.stderr == []
     text = "\n".join(tour.stdout)
+    assert [line for line in tour.stdout if len(line) > 80] == []
+    assert "\x1b" not in text
     for piece in (
         '$ fan call greeter.hello name=Ada\n"Hello Ada"',
         '$ fan call greeter.hello name=Ada -t http\n"Hello Ada"',
@@ -218,10 +220,10 @@ def test_the_tour_shows_commands_with_their_real_output_and_leaves_nothing(
         "greeter.boom: ValueError: boom (executed: yes)\n[exit 5]",
         "$ fan push journal.note text=hello\n\n",
         "$ fan push --topic guest.came name=Ada\n\n",
-        "$ fan call journal.entries n=2\n",
+        '$ fan call journal.entries n=2\n[\n  "',
         "Ada came",
-        "$ fan queue list -t database --headers\nqueue\ttransport\tready",
-        "$ fan discover list",
+        "$ fan queue list -t database\nQUEUE               TRANSPORT  READY  IN FLIGHT",
+        "$ fan discover list\nSERVICE  VERSION  WEIGHT  UP   TRANSPORTS     UNMET\n",
         "$ fan discover describe greeter.hello",
         "$ fan call greeter.hello name=Ada -H 'X-User: 22'\n\"Hi Ada\"",
         "generation 4\nundo: fan version rollback 4\nconfirmed 2/2",

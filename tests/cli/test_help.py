@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import pytest
 
+from fancli.fitting import fitted
 from fancli.group import root_group
 from fancli.man import pages
 from fancli.topics import TOPICS
-from tests.cli.conftest import HANG
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Fan
@@ -73,10 +69,30 @@ def test_every_option_says_what_it_is_for(path: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("columns", [60, 80, 140])
 def test_help_fits_the_terminal(fan: Fan, columns: int) -> None:
-    for path in ((), ("call",), ("bench",), ("help", "exit-codes")):
-        args = path if path[:1] == ("help",) else (*path, "--help")
-        prose = fan(*args, COLUMNS=str(columns)).stdout.partition("\nExamples:")[0]
-        assert max(map(len, prose.splitlines())) <= max(columns, 80)
+    for path in ((), ("call",), ("bench",)):
+        prose = fan(*path, "--help", COLUMNS=str(columns)).stdout.partition("\nExamples:")[0]
+        assert max(map(len, prose.splitlines())) <= columns
+
+
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_a_topic_fits_the_terminal_and_says_the_same(fan: Fan, columns: int) -> None:
+    for name in (*TOPICS, "error unavailable"):
+        words = name.split()
+        shown = fan("help", *words, COLUMNS=str(columns)).stdout
+        wide = [line for line in shown.splitlines() if len(line) > columns]
+        assert all(line.startswith("  ") and "   " not in line.strip() for line in wide), wide
+        assert shown.split() == fan("help", *words, COLUMNS="").stdout.split()
+
+
+def test_a_text_is_filled_anew_where_it_is_too_wide_and_nowhere_else() -> None:
+    text = "NAME     what it is and\n         does\n  an example   stays\n\none\ntwo"
+    assert fitted(text, 40) == text
+    assert fitted("NAME  a bc d\n      e f", 27) == "NAME  a bc d\n      e f"
+    assert fitted("NAME  one two three four five\n      six", 26).splitlines() == [
+        "NAME  one two three four", "      five six",
+    ]  # fmt: skip
+    assert fitted("a line of words\nand one more", 12) == "a line of\nwords and\none more"
+    assert fitted("So:\n\n    an example of words", 12) == "So:\n\n    an example of words"
 
 
 @pytest.mark.parametrize("name", ["payload", "exit-codes", "env", "files", "routing", "errors"])
@@ -131,30 +147,46 @@ def test_a_page_says_what_the_help_says(path: tuple[str, ...]) -> None:
             assert param.opts[-1] in plain
 
 
-@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
-def test_roff_reads_the_pages_without_a_warning(private: Path) -> None:
-    for name, text in made().items():
-        (private / name).write_text(text)
-    paths = [str(private / name) for name in made()]
-    done = subprocess.run(
-        ["groff", "-man", "-Tutf8", "-ww", "-z", *paths], capture_output=True, text=True,
-        timeout=HANG, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+#: What the pages are made of: the macros of man(7), and the escapes of groff_char(7) and roff(7).
+MACROS = {"TH", "SH", "TP", "PP", "B", "nf", "fi"}
+ESCAPE = re.compile(r"\\(?:-|e|&|\(aq|f[BR])")
 
 
-@pytest.mark.skipif(shutil.which("man") is None, reason="man is not installed")
-def test_man_shows_a_page(private: Path) -> None:
-    path = private / "fan-bench.1"
-    path.write_text(made()["fan-bench.1"])
-    env = {**os.environ, "MANWIDTH": "80", "MAN_KEEP_FORMATTING": "", "LC_ALL": "C.UTF-8"}
-    shown = subprocess.run(
-        ["man", "-P", "cat", "-l", str(path)], env=env, capture_output=True, text=True,
-        timeout=HANG, check=True,
-    ).stdout  # fmt: skip
-    shown = re.sub(".\x08", "", shown)
-    assert "fan-bench - put load on a method and measure it" in shown
-    assert "'p99<50ms'" in shown
+def lines_of(page: str) -> list[str]:
+    """A page as man(1) would show it, but for the breaking of lines."""
+    shown: list[str] = []
+    is_kept, is_open = False, False  # whether lines stay lines, and whether one goes on
+    for line in page.splitlines():
+        macro, _, rest = line[1:].partition(" ") if line[:1] == "." else ("", "", line)
+        assert line[:1] != "'", "a line that begins with ' is a macro, too"
+        assert not macro or macro in MACROS, line
+        assert "\\" not in ESCAPE.sub("", line), f"an escape that is none of ours: {line}"
+        if macro in ("nf", "fi"):
+            is_kept = macro == "nf"
+        text = re.sub(r"\\f[BR]|\\&", "", rest).replace("\\-", "-").replace("\\(aq", "'")
+        text = text.replace("\\e", "\\")
+        is_open = is_open and not is_kept and macro in ("", "B")
+        if is_open:
+            shown[-1] += f" {text}"
+        elif text:
+            shown.append(text)
+        is_open = bool(text) and macro in ("", "B")
+    return shown
+
+
+@pytest.mark.parametrize("name", [f"{'-'.join(['fan', *path])}.1" for path in PATHS])
+def test_a_page_is_roff_that_says_its_name(name: str) -> None:
+    lines = lines_of(made()[name])
+    assert lines[0].startswith(f'"{name.removesuffix(".1").upper()}" "1"')
+    assert lines[1] == "NAME"
+    assert lines[2].startswith(f"{name.removesuffix('.1')} - ")
+
+
+def test_a_page_reads_as_a_person_wrote_it() -> None:
+    lines = lines_of(made()["fan-bench.1"])
+    assert "fan-bench - put load on a method and measure it" in lines
+    assert any("'p99<50ms'" in line for line in lines)
+    assert lines[lines.index("SYNOPSIS") + 1] == "fan bench [OPTIONS] TARGET [ITEMS]..."
 
 
 def test_every_command_with_a_registry_says_what_one_looks_like() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fancli.group import COMMANDS
+from fancli.render import blocks, is_crowded
 from tests.cli.conftest import HANG, envelope, variables
 
 if TYPE_CHECKING:
@@ -48,6 +49,52 @@ def test_colour_that_is_asked_for_comes_through_a_pipe_but_not_into_json(
     assert "\x1b" in fan("call", "greeter.boom", *asked, **vars).stderr
     assert "\x1b" not in fan("call", "greeter.hello", "--json", *asked, **vars).stdout
     assert "\x1b" not in fan("discover", "list", *asked, **vars).stdout
+
+
+#: Ways to print one thing -> what is the same of them on a terminal and in a pipe.
+MODES: dict[str, Callable[[str], object]] = {
+    "call greeter.echo a:=1": json.loads,
+    "call greeter.echo a:=1 --get kwargs": json.loads,
+    "call greeter.hello -r": str,
+    "call greeter.hello --print b": json.loads,
+    "call greeter.hello --json": lambda text: {
+        name: json.loads(text)[name] for name in ("v", "ok", "target", "result", "version")
+    },
+    "call greeter.boom --json": lambda text: json.loads(text)["error"],
+    "call greeter.count n=3": str.split,
+    "call greeter.count n=2 --json": lambda text: [
+        json.loads(line).get("result", "end") for line in text.splitlines()
+    ],
+    "call greeter.hello -N 2": str,
+    "call greeter.whoami --fanout --get version": str,
+    "call greeter.hello --fanout --diff": str.split,
+    "call greeter.hello --against @1 @2": str.split,
+    "call greeter.hello --as curl": str,
+    "call greeter.hello --as python": str,
+    "call greeter.hello --as file": str,
+    "call greeter.hello --dry-run --instance {one}": json.loads,
+    "discover list": lambda text: {word for word in text.lower().split() if "." in word},
+    "discover list --format name": str,
+    "discover list --format yaml": str,
+    "discover list --format json": str,
+    "discover describe greeter.add --skeleton": json.loads,
+    "plugins --format name": str,
+    "help exit-codes": str,
+    "completion bash": str,
+}
+
+
+@pytest.mark.parametrize("line", MODES)
+def test_a_terminal_and_a_pipe_are_told_the_same(
+    fan: Fan, on_terminal: Terminal, demo: Demo, line: str
+) -> None:
+    one = fan("call", "greeter.whoami", "--get", "instance", "-r").stdout.strip()
+    args = line.format(one=one).split()
+    piped, seen = fan(*args), on_terminal(*args, NO_COLOR="1")
+    assert piped.stdout
+    assert seen.exit == piped.exit
+    assert "\x1b" not in seen.stdout
+    assert MODES[line](seen.stdout) == MODES[line](piped.stdout)
 
 
 def test_a_piped_result_is_one_plain_line(fan: Fan, demo: Demo) -> None:
@@ -89,6 +136,22 @@ def test_a_list_fits_the_terminal(
     assert max(map(len, lines)) <= columns
     assert "version" in ran.stdout.lower()
     assert "1.0.0" in ran.stdout
+
+
+def test_what_is_too_long_for_a_narrow_terminal_goes_on_below() -> None:
+    rows = [{"gen": 7, "changes": "greeter: 1.0.0 -> 2.0.0; config a/b", "message": ""}]
+    assert blocks(rows, ("gen", "changes", "message"), 34).splitlines() == [
+        "7", "  changes     greeter: 1.0.0 ->", "              2.0.0; config a/b",
+    ]  # fmt: skip
+
+
+def test_a_table_never_breaks_words_into_scraps() -> None:
+    at = "2026-11-26T14:00:10.734Z"
+    row = {"id": "serve-44d2ff73f190", "app": "serve", "uses": ["greeter"], "pid": 31572, "at": at}
+    assert is_crowded([row], tuple(row), 60)
+    assert not is_crowded([row], tuple(row), 80)
+    path = {"name": "registry", "value": "sqlite:/home/ada/.local/share/fan/registry.db"}
+    assert not is_crowded([path], tuple(path), 40), "a long value may go on below itself"
 
 
 def test_an_empty_list_is_a_success(fan: Fan, registry_url: str) -> None:

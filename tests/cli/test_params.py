@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fancli.env import Environment
@@ -80,14 +82,39 @@ def test_peers_have_a_known_scheme_and_a_place() -> None:
             check_peers([bad])
 
 
+def test_an_address_takes_its_password_by_reference(private: Path) -> None:
+    (private / "secret").write_text("s3/cret\n")
+    given = ["redis://me:env:PASSWORD@h/0", f"amqp://me:file:{private}/secret@h/", "env:WHOLE"]
+    vars = {"PASSWORD": "p@ss", "WHOLE": "http://127.0.0.1:1"}
+    assert check_peers(given, vars=vars) == (
+        "redis://me:p%40ss@h/0", "amqp://me:s3%2Fcret@h/", "http://127.0.0.1:1",
+    )  # fmt: skip
+    with pytest.raises(Usage, match="-p env:WHOLE: the variable WHOLE is not set"):
+        check_peers(given[2:], vars={})
+    with pytest.raises(Usage, match="unknown scheme"):  # of a list: it is somebody else's text
+        check_peers(given[2:])
+
+
+def test_an_http_address_with_a_password_is_refused_and_masked() -> None:
+    for peer in ("http://me:hunter2@h:1", "https://hunter2@h:1/x"):
+        with pytest.raises(Usage, match="holds no user and no password") as caught:
+            check_peers([peer])
+        assert "****@h:1" in caught.value.message
+        assert "hunter2" not in caught.value.message
+        assert "Authorization" in caught.value.hint
+
+
 def test_transports_and_registries_are_known_ones() -> None:
     assert check_transport("-t", "auto") == ""
     assert check_transport("-t", "ipc") == "ipc"
-    assert check_registry("memory:") == "memory:"
+    for url in ("memory:", "env:REGISTRY", "file:/run/secrets/registry"):
+        assert check_registry(url) == url
     with pytest.raises(Usage):
         check_transport("-t", "htp")
     with pytest.raises(Usage):
         check_registry("etcd://x")
+    with pytest.raises(Usage, match=r"zoo://\*\*\*\*@h: unknown scheme"):
+        check_registry("zoo://me:hunter2@h")
 
 
 def test_common_options_may_stand_before_the_command() -> None:

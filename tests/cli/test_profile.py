@@ -140,3 +140,20 @@ def test_a_registry_behind_a_reference_is_used(fan: Fan, config: Path, private: 
     ran = fan("config", "get", "a/b")
     assert (ran.exit, ran.stdout) == (2, "")
     assert str(secret) in ran.stderr
+
+
+def test_a_registry_and_a_peer_on_the_command_line_may_be_references(
+    fan: Fan, private: Path
+) -> None:
+    secret = private / "url"
+    secret.write_text(f"sqlite:{private}/other.db\n")
+    given = {"OTHER": f"sqlite:{private}/other.db"}
+    assert fan("--registry", "env:OTHER", "config", "set", "a/b", "1", **given).exit == 0
+    assert fan("--registry", f"file:{secret}", "config", "get", "a/b").stdout == "1\n"
+    ran = fan("--registry", "env:GONE", "config", "get", "a/b")
+    assert (ran.exit, ran.stdout) == (2, "")
+    assert "env:GONE: the variable GONE is not set" in ran.stderr
+    ran = fan("call", "a.b", "-p", "env:PEER", "-v", PEER="redis://me:hunter2@127.0.0.1:1/0")
+    assert ran.exit == 6
+    assert "redis://****@127.0.0.1:1/0" in ran.stderr
+    assert "hunter2" not in ran.stderr

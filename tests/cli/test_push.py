@@ -32,6 +32,29 @@ def test_a_push_to_a_service_that_is_down_waits_for_it(fan: Fan, shop: Shop) -> 
 
 
 @over_every_broker
+def test_what_is_accepted_has_the_generation_of_its_route(fan: Fan, shop: Shop) -> None:
+    shop.register()
+    target = f"{shop.service}.order"
+    accepted = envelope(fan("push", target, "item=apple", "-t", shop.broker, "--json"))
+    process = shop.serve()
+    direct = envelope(fan("push", target, "item=pear", "-t", "ipc", "--json"))
+    assert shop.said(process, 2) == {"order apple 1", "order pear 1"}
+    assert accepted["gen"] == direct["gen"] > 0
+
+
+@over_every_broker
+def test_a_push_to_a_method_that_nobody_has_is_refused_as_a_call_is(fan: Fan, shop: Shop) -> None:
+    shop.register()
+    ran = fan("push", f"{shop.service}.ordre", "-t", shop.broker, "--json")
+    error = envelope(ran)["error"]
+    assert (ran.exit, error["code"], error["reason"], error["executed"]) == (
+        3, "unimplemented", "unknown_method", "no",
+    )  # fmt: skip
+    assert "did you mean order" in error["message"]
+    assert (shop.queue()["ready"], shop.queue()["dead"]) == (0, 0)
+
+
+@over_every_broker
 def test_an_event_reaches_all_who_subscribed(fan: Fan, shop: Shop) -> None:
     process = shop.serve()
     ran = fan("push", "--topic", shop.topic, "item=apple", "count=2", "--json")

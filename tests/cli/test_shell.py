@@ -88,6 +88,14 @@ def test_a_failure_is_told_and_does_not_end_the_shell(script: Script) -> None:
     assert script("greeter.boom", "exit", "greeter.hello") == (5, "", script("greeter.boom").stderr)
 
 
+def test_a_hint_says_what_to_type_in_the_shell(script: Script) -> None:
+    ran = script("nonsense", "call greeter.add a=x b=1", "call greeter.hello --jsno")
+    hints = [line for line in ran.stderr.splitlines() if line.startswith("hint:")]
+    assert hints == [
+        "hint: help", "hint: discover describe greeter.add", "hint: did you mean --json?",
+    ]  # fmt: skip
+
+
 def test_the_options_of_the_shell_are_those_of_its_lines(script: Script, private: Path) -> None:
     ran = script("settings show --json", args=("-n", "blue", "--timeout", "7s"))
     rows = {row["name"]: row["value"] for row in map(json.loads, ran.stdout.splitlines())}

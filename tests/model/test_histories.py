@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -259,6 +259,6 @@ def test_any_history_ends_where_the_model_does(
         machine,
         settings=settings(
             max_examples=examples, stateful_step_count=12, deadline=None, derandomize=True,
-            database=None, suppress_health_check=list(HealthCheck),
+            database=None,
         ),
     )  # fmt: skip

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from fan.stores.base import Session
 from fan.stores.zookeeper import ZookeeperStore
 from fan.stores.zookeeper_session import ZookeeperSession
 from fan.testing.contracts.store import PATIENCE, soon
+from fan.tools.servers_zookeeper import ZooKeeper
 
 _BEFORE = """
 import os, sys, time
@@ -166,3 +168,22 @@ def end_session() -> Callable[[Session], None]:
 def eventually() -> Callable[[Callable[[], bool]], bool]:
     """`eventually(ask)`: whether `ask` becomes true in the end."""
     return _eventually
+
+
+def _hang(servers: Iterable[ZooKeeper]) -> None:
+    """Stop servers, and wait until each of their threads is: a signal takes its time."""
+    for server in servers:
+        server.pause()
+        tasks = Path("/proc", str(server.pid), "task")
+        assert _eventually(
+            lambda tasks=tasks: all(
+                (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+                for task in tasks.iterdir()
+            )
+        )
+
+
+@pytest.fixture
+def hang() -> Callable[[Iterable[ZooKeeper]], None]:
+    """`hang(servers)` has them answer nobody, and hold what they are sent."""
+    return _hang

@@ -14,7 +14,7 @@ import pytest
 
 from fan.errors import AlreadyExists
 from fan.sqlite import locks
-from fan.stores.base import HEAD
+from fan.stores.base import HEAD, new_op
 from fan.stores.sqlite import SqliteStore
 from fan.testing.contracts.store import Eventually, bodies, names, soon, write
 
@@ -170,6 +170,46 @@ while True:
         # What it was told is there, and at most the one that it was writing.
         assert len(entries) - written in (acknowledged, acknowledged + 1)
         written = len(entries)
+
+
+_SWITCH = """
+op = hear()
+def check(view):
+    say('inside')
+    hear()
+names = ('route/a', 'route/b', 'config/a/theme')
+changes = tuple(Change(object=name, body=b'new') for name in names)
+done = store.commit(Plan(changes=changes, verb='switch', check=check), op=op, deadline=soon())
+say(done.gen, done.was_applied)
+hear()
+"""
+
+
+def test_a_process_killed_inside_a_switch_leaves_nothing_and_its_op_applies_once(
+    path: str, store: SqliteStore, run: Run
+) -> None:
+    write(store, x="1")
+    op = str(new_op(store.head(deadline=soon())))
+    objects = ["route/a", "route/b", "config/a/theme"]
+
+    def tries(*lines: str) -> list[str]:
+        with run(path, _SWITCH) as switcher:
+            switcher.say(op)
+            heard = []
+            for line in lines:
+                heard.append(switcher.hear())
+                switcher.say(line)
+            heard.append(switcher.hear())
+            switcher.kill()
+        return heard
+
+    assert tries() == ["inside"]
+    assert store.read(objects, deadline=soon()).objects == {}
+    assert store.head(deadline=soon()).gen == 1
+    assert tries("go on") == ["inside", "2 False"]  # killed before it can tell anybody
+    assert tries() == ["2 True"]
+    assert len(store.read(objects, deadline=soon()).objects) == 3
+    assert [e.gen for e in store.log(0, deadline=soon())] == [1, 2]
 
 
 def test_a_watcher_in_another_process_follows_dense_generations(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -25,13 +25,12 @@ from fan.testing.contracts.store import (
     PATIENCE,
     Eventually,
     bodies,
-    names,
     plan,
     soon,
     write,
 )
 from fan.tools.servers_ports import free_ports
-from fan.tools.servers_zookeeper import Ensemble
+from fan.tools.servers_zookeeper import Ensemble, ZooKeeper
 
 pytestmark = pytest.mark.zookeeper
 
@@ -39,19 +38,8 @@ pytestmark = pytest.mark.zookeeper
 Opens = Callable[..., ZookeeperStore]
 #: Whether something becomes true in the end: the fixture `eventually`.
 Eventual = Callable[[Callable[[], bool]], bool]
-
-
-def hang(ensemble: Ensemble, eventually: Eventual) -> None:
-    """Stop all servers, and wait until each of their threads is: a signal takes its time."""
-    ensemble.pause()
-    for server in ensemble.servers:
-        tasks = Path("/proc", str(server.pid), "task")
-        assert eventually(
-            lambda tasks=tasks: all(
-                (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
-                for task in tasks.iterdir()
-            )
-        )
+#: Stops servers: the fixture `hang`.
+Hangs = Callable[[Iterable[ZooKeeper]], None]
 
 
 # Servers that are away
@@ -76,12 +64,12 @@ def test_servers_that_are_away_are_unavailable_within_the_deadline(connect: Open
 
 
 def test_a_server_that_hangs_costs_no_more_than_the_deadline(
-    new_zookeeper: Callable[..., Ensemble], connect: Opens, eventually: Eventual
+    new_zookeeper: Callable[..., Ensemble], connect: Opens, eventually: Eventual, hang: Hangs
 ) -> None:
     server = new_zookeeper()
     store = connect(server.url)
     write(store, x="1")
-    hang(server, eventually)
+    hang(server.servers)
     began = time.monotonic()
     with pytest.raises((DeadlineExceeded, Unavailable)) as caught:
         store.head(deadline=began + 0.3)
@@ -92,14 +80,14 @@ def test_a_server_that_hangs_costs_no_more_than_the_deadline(
 
 
 def test_a_hanging_server_does_not_keep_a_store_from_closing(
-    new_zookeeper: Callable[..., Ensemble], connect: Opens, eventually: Eventual
+    new_zookeeper: Callable[..., Ensemble], connect: Opens, hang: Hangs
 ) -> None:
     server = new_zookeeper()
     store = connect(server.url)
     store.open_session(deadline=soon())
     store.watch(HEAD, lambda hint: None)
     write(store, x="1")
-    hang(server, eventually)
+    hang(server.servers)
     began = time.monotonic()
     store.close()
     store.close()
@@ -112,13 +100,13 @@ def test_a_hanging_server_does_not_keep_a_store_from_closing(
 
 
 def test_a_commit_whose_answer_is_lost_says_how_to_run_it_again(
-    new_zookeeper: Callable[..., Ensemble], connect: Opens, eventually: Eventual
+    new_zookeeper: Callable[..., Ensemble], connect: Opens, hang: Hangs
 ) -> None:
     server = new_zookeeper()
     store = connect(server.url)
     write(store, x="1")
     mine = plan(x="2")
-    mine.check = lambda view: hang(server, eventually)
+    mine.check = lambda view: hang(server.servers)
     with pytest.raises(DeadlineExceeded, match=r"run again with --op \S+:1:\S+") as caught:
         store.commit(mine, deadline=time.monotonic() + 0.5)
     assert caught.value.executed == "maybe"
@@ -235,6 +223,25 @@ def test_a_watch_goes_on_after_its_server_was_restarted(
         assert after[:2] == ["lost", "regained"]
 
 
+def test_a_watch_of_many_services_takes_few_watches_and_sees_each_end(
+    new_zookeeper: Callable[..., Ensemble], connect: Opens
+) -> None:
+    server = new_zookeeper()
+    a, b = connect(server.url), connect(server.url)
+    sessions = [b.open_session(deadline=soon()) for _ in range(3)]
+    for i in range(60):
+        b.put("inst", f"service{i}/1", b"", session=sessions[i % 3], deadline=soon())
+    seen = Eventually(lambda: _count(a))
+    a.watch("inst", seen)
+    assert seen.sees(60)
+    said = server.servers[0].say("mntr").splitlines()
+    (count,) = (line.split()[1] for line in said if line.startswith("zk_watch_count"))
+    assert int(count) <= 2 + len(sessions)
+    for left, session in zip((40, 20, 0), sessions, strict=True):
+        session.close()
+        assert seen.sees(left)
+
+
 def _gen(store: Store) -> object:
     try:
         return store.head(deadline=time.monotonic() + 0.5).gen
@@ -312,59 +319,3 @@ def test_a_backup_that_was_put_back_is_seen_by_who_knew_more(
     assert store.log(1, deadline=soon())[0].op != lost
     with pytest.raises(NotFound):
         store.revision("config/x", 7, deadline=soon())
-
-
-# Ensembles
-
-
-def test_an_ensemble_goes_on_without_its_leader(
-    new_zookeeper: Callable[..., Ensemble], connect: Opens
-) -> None:
-    ensemble = new_zookeeper(3)
-    store, watcher = connect(ensemble.url), connect(ensemble.url)
-    told = threading.Event()
-    session = store.open_session(on_lost=told.set, deadline=soon())
-    store.put("inst", "a/1", b"", session=session, deadline=soon())
-    seen = Eventually(lambda: _gen(watcher))
-    watcher.watch(HEAD, seen)
-    for i in range(1, 6):
-        assert write(store, x=str(i)).gen == i
-        assert bodies(watcher) == {"x": str(i)}
-    (leader,) = [s for s in ensemble.servers if "Mode: leader" in s.say("srvr")]
-    leader.kill()
-    for i in range(6, 11):
-        change = plan(x=str(i))
-        assert store.commit(change, deadline=time.monotonic() + 2 * PATIENCE).gen == i
-    assert seen.sees(10)
-    assert [entry.gen for entry in watcher.log(0, deadline=soon())] == list(range(1, 11))
-    assert names(watcher, "inst") == ["a/1"]
-    assert not told.is_set()
-
-
-def test_an_ensemble_of_old_servers_and_one_that_is_down_are_problems(
-    new_zookeeper: Callable[..., Ensemble], connect: Opens, url: str
-) -> None:
-    assert connect(url).problems(deadline=soon()) == ()
-    ensemble = new_zookeeper(3)
-    store = connect(ensemble.url)
-    old = [text for text in store.problems(deadline=soon()) if "can lose acknowledged" in text]
-    is_old = "version: 3.8." in ensemble.servers[0].say("srvr")
-    assert len(old) == (3 if is_old else 0)
-    ensemble.servers[0].kill()
-    down = [text for text in store.problems(deadline=soon()) if "does not answer" in text]
-    assert len(down) == 1
-    assert ensemble.servers[0].hosts in down[0]
-
-
-def test_an_ensemble_without_a_quorum_is_unavailable_in_time(
-    new_zookeeper: Callable[..., Ensemble], connect: Opens
-) -> None:
-    ensemble = new_zookeeper(3)
-    store = connect(ensemble.url)
-    write(store, x="1")
-    for server in ensemble.servers[:2]:
-        server.kill()
-    began = time.monotonic()
-    with pytest.raises((Unavailable, DeadlineExceeded)):
-        store.commit(plan(x="2"), deadline=began + 1.0)
-    assert time.monotonic() - began < PATIENCE

@@ -1,18 +1,14 @@
-"""What the registry on ZooKeeper keeps in its tree: sizes, names, history,
-damage; and what happens to sessions and at forks."""
+"""What the registry on ZooKeeper keeps in its tree: sizes, names, history, damage."""
 
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Callable
 
 import msgspec
 import pytest
 from kazoo.client import KazooClient
 
-from fan.discovery import Discovery
 from fan.errors import (
     Aborted,
     DataLoss,
@@ -21,13 +17,12 @@ from fan.errors import (
     InvalidArgument,
     Unavailable,
 )
-from fan.model import Instance, Interface
-from fan.stores.base import HEAD, LIMIT, Change, Plan, Session, new_op
+from fan.stores.base import LIMIT, Change, Plan, Session, View, new_op
 from fan.stores.zookeeper import ZookeeperStore
 from fan.stores.zookeeper_commit import ROOM
-from fan.stores.zookeeper_session import ZookeeperSession
+from fan.stores.zookeeper_layout import bucket_of
 from fan.testing.contracts.store import (
-    PATIENCE,
+    Eventually,
     bodies,
     names,
     plan,
@@ -35,7 +30,6 @@ from fan.testing.contracts.store import (
     soon,
     write,
 )
-from fan.tools.servers_zookeeper import Ensemble
 
 pytestmark = pytest.mark.zookeeper
 
@@ -73,6 +67,30 @@ def test_what_is_allowed_fits_and_what_is_more_is_refused_with_a_sentence(
     most = Change(object="config/y", body=b"y" * (ROOM - LIMIT - 4000))
     store.commit(Plan(changes=(both[0], most), verb="set"), deadline=soon())
     assert store.head(deadline=soon()).gen == 3
+
+
+def test_a_change_that_touches_too_many_pins_says_so_and_can_be_made_in_parts(
+    connect: Opens, url: str
+) -> None:
+    store = connect(url)
+    long = [f"config/{i:04}{'x' * 3000}" for i in range(440)]
+    for i in range(0, len(long), 40):
+        some = tuple(Change(object=name, body=b"1") for name in long[i : i + 40])
+        store.commit(Plan(changes=some, verb="set"), deadline=soon())
+    # One small object beside each of them.
+    by_page = {bucket_of(name): name for name in (f"config/{i}" for i in range(4000))}
+    small = [by_page[bucket] for bucket in sorted({bucket_of(name) for name in long})]
+    changes = tuple(Change(object=name, body=b"1") for name in small)
+    before = store.head(deadline=soon())
+    with pytest.raises(InvalidArgument, match=r"pages of pins.*make it in parts") as caught:
+        store.commit(Plan(changes=changes, verb="set"), deadline=soon())
+    assert caught.value.reason == "payload_too_large"
+    assert str(ROOM) in str(caught.value)
+    assert store.head(deadline=soon()) == before
+    assert store.read(small, deadline=soon()).objects == {}
+    for part in (changes[::2], changes[1::2]):
+        store.commit(Plan(changes=part, verb="set"), deadline=soon())
+    assert len(store.read(small, deadline=soon()).objects) == len(small)
 
 
 @pytest.mark.parametrize("name", [".", "..", "a/b", "/", "%", "ü ñ", "-x", "a\x01b", "", "%2E"])
@@ -154,6 +172,35 @@ def test_what_an_operation_came_to_is_forgotten_with_its_generation(
     with pytest.raises(Unavailable) as caught:
         store.commit(stale, op=str(op), deadline=soon())
     assert caught.value.reason == "outcome_unknown"
+
+
+def test_nothing_is_refused_that_was_applied_and_trimmed_between_two_steps(
+    connect: Opens, url: str, raw: KazooClient
+) -> None:
+    """Somebody sends the op again, and as many generations as are kept go by, between the reading
+    of the op's node and the writing of its refusal."""
+    store, other = connect(url), connect(url)
+    write(store, x="1")
+    _keep(raw, store, retention=3)
+    op = str(new_op(store.head(deadline=soon())))
+    came: list[int] = []
+
+    def check(view: View) -> None:
+        if not came:
+            came.append(other.commit(plan(x="2"), op=op, deadline=soon()).gen)
+            for i in range(6):
+                write(other, y=str(i))
+        raise FailedPrecondition("it does not fit any more")
+
+    refused = plan(x="2")
+    refused.check = check
+    with pytest.raises(Unavailable) as caught:
+        store.commit(refused, op=op, deadline=soon())
+    assert (caught.value.reason, caught.value.executed) == ("outcome_unknown", "maybe")
+    assert came == [2]
+    assert bodies(store) == {"x": "2", "y": "5"}
+    with pytest.raises(Unavailable):
+        store.commit(plan(x="2"), op=op, deadline=soon())
 
 
 def test_trimming_takes_pages_and_revisions_but_nothing_that_is_pinned(
@@ -246,134 +293,20 @@ def test_a_record_that_is_none_does_not_break_the_list(
     assert names(store, "inst") == ["a/1"]
 
 
-# Sessions
-
-
-def test_an_instance_comes_back_after_its_session_expired_with_its_latest_data(
-    connect: Opens, url: str, eventually: Eventual, end_session: Ends
-) -> None:
-    server, watcher = connect(url), connect(url)
-    discovery = Discovery(lambda: server)
-    try:
-        instance = Instance(id="greeter-1", service="greeter", version="1.0.0")
-        discovery.register(instance, Interface(service="greeter", version="1.0.0"))
-        discovery.update(msgspec.structs.replace(instance, state="draining"))
-        session = discovery._session
-        assert isinstance(session, ZookeeperSession)
-        end_session(session)
-
-        def is_back() -> bool:
-            found = [r for r in watcher.list("inst", deadline=soon()) if r.session != session.id]
-            return [msgspec.json.decode(r.body)["state"] for r in found] == ["draining"]
-
-        assert eventually(is_back)
-        assert not session.is_alive
-    finally:
-        discovery.close()
-
-
-def test_a_session_is_lost_when_no_server_is_there_for_long(
-    new_zookeeper: Callable[..., Ensemble], connect: Opens
-) -> None:
-    server = new_zookeeper()
-    store = connect(server.url, session_timeout=0.5)
-    told = threading.Event()
-    session = store.open_session(on_lost=told.set, deadline=soon())
-    server.kill()
-    assert told.wait(PATIENCE)
-    assert not session.is_alive
-    with pytest.raises(Unavailable) as caught:
-        store.put("inst", "a", b"", session=session, deadline=soon())
-    assert caught.value.reason == "session_lost"
-
-
-def test_a_session_outlives_a_restart_of_its_server(
-    new_zookeeper: Callable[..., Ensemble], connect: Opens
-) -> None:
-    server = new_zookeeper()
-    store = connect(server.url)
-    told = threading.Event()
-    session = store.open_session(on_lost=told.set, deadline=soon())
-    store.put("inst", "a", b"1", session=session, deadline=soon())
-    server.kill()
-    server.start()
-    store.put("inst", "a", b"2", session=session, deadline=soon())
-    assert [r.body for r in store.list("inst", deadline=soon())] == [b"2"]
-    assert session.is_alive
-    assert not told.is_set()
-
-
-# Forks
-
-#: Python 3.12 and newer warn of a fork with threads, which is what is tried here.
-_FORKS = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-
-
-def _in_child(act: Callable[[], str]) -> str:
-    """What `act` says in a forked child."""
-    read, written = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        answer = "failed"
-        try:
-            answer = act()
-        except BaseException as error:
-            answer = repr(error)
-        finally:
-            os.write(written, answer.encode())
-            os._exit(0)
-    os.close(written)
-    with os.fdopen(read, encoding="utf-8") as pipe:
-        answer = pipe.read()
-    os.waitpid(pid, 0)
-    return answer
-
-
-@_FORKS
-def test_a_forked_child_has_a_connection_of_its_own(connect: Opens, url: str) -> None:
-    store = connect(url)
-    session = store.open_session(deadline=soon())
-    store.put("inst", "a", b"", session=session, deadline=soon())
-    store.watch(HEAD, lambda hint: None)
-    write(store, x="1")
-
-    def act() -> str:
-        assert not session.is_alive
-        session.close()
-        gen = write(store, x="2").gen
-        store.close()
-        return f"{gen}"
-
-    assert _in_child(act) == "2"
-    assert session.is_alive
-    assert names(store, "inst") == ["a"]
-    assert write(store, x="3").gen == 3
-
-
-@_FORKS
-def test_a_forked_child_does_not_keep_a_dead_parents_records(
-    connect: Opens, url: str, eventually: Eventual
-) -> None:
-    keeper = connect(url)
-    keeper.head(deadline=soon())
-    read, written = os.pipe()
-    parent = os.fork()
-    if parent == 0:
-        # This one serves, forks, and dies; its child lives on until the pipe breaks.
-        store = ZookeeperStore(url.removeprefix("zk:"), session_timeout=0.5)
-        session = store.open_session(deadline=soon())
-        store.put("inst", "a", b"", session=session, deadline=soon())
-        child = os.fork()
-        if child == 0:
-            os.close(written)
-            signal.pause()
-        os.write(written, f"{child}\n".encode())
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.close(written)
-    with os.fdopen(read, encoding="utf-8") as pipe:
-        child = int(pipe.readline())
-    os.waitpid(parent, 0)
-    try:
-        assert eventually(lambda: names(keeper, "inst") == [])
-    finally:
-        os.kill(child, signal.SIGKILL)
+def test_a_watch_outlives_what_it_watches(connect: Opens, url: str, raw: KazooClient) -> None:
+    """kazoo's own watches of children end without a word where the parent is deleted."""
+    store, other = connect(url), connect(url)
+    session = other.open_session(deadline=soon())
+    other.put("inst", "a/1", b"", session=session, deadline=soon())
+    seen = Eventually(lambda: names(store, "inst"))
+    store.watch("inst", seen)
+    assert seen.sees(["a/1"])
+    for folder in ("inst", "alive"):
+        raw.delete(f"{root(store)}/{folder}", recursive=True)
+    assert seen.sees([])
+    again = connect(url).open_session(deadline=soon())
+    other.put("inst", "b/1", b"", session=again, deadline=soon())
+    other.put("inst", "c/1", b"", deadline=soon())
+    assert seen.sees(["b/1", "c/1"])
+    again.close()
+    assert seen.sees(["c/1"])

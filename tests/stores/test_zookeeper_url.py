@@ -9,7 +9,7 @@ import pytest
 
 from fan.errors import InvalidArgument
 from fan.plugins import open_store
-from fan.settings import normal_registry
+from fan.settings_values import normal_registry
 from fan.stores.zookeeper import ZookeeperStore
 from fan.stores.zookeeper_url import ALL, READ, Ensemble, Grant, parse
 
@@ -99,7 +99,7 @@ def test_the_driver_is_loaded_by_the_first_store_and_not_before() -> None:
         "import sys\n"
         "import fan.plugins\n"
         "fan.plugins.listing()\n"
-        "fan.settings.normal_registry('zk://h')\n"
+        "fan.settings_values.normal_registry('zk://h')\n"
         "assert 'kazoo' not in sys.modules\n"
         "fan.plugins.open_store('zk://h', 'default').close()\n"
         "assert 'kazoo' in sys.modules\n"

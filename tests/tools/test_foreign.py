@@ -147,6 +147,7 @@ def test_the_address_of_this_host_is_a_variable() -> None:
         ("{name: a, version: x, addr: 'http://h'}", "no version"),
         ("{name: a b, version: '1', addr: 'http://h'}", "no service name"),
         ("{name: a, version: '1', addr: 'http://%{NOBODY}'}", "NOBODY"),
+        ("{name: a, version: '1', addr: 'http://u:pw@h:1'}", "//h:1 is registered without user"),
         ("{name: a, version: '1', addr: x, methods: [{name: m, url: /, method: EAT}]}", "EAT"),
         ("{name: a, version: '1', addr: x, methods: [{name: m, url: /, verb: GET}]}", "verb"),
     ],

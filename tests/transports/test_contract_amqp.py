@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -11,14 +9,15 @@ import pika
 import pytest
 
 from fan.app import App
-from fan.errors import DeadlineExceeded, Unavailable, Unimplemented
+from fan.errors import DeadlineExceeded, RemoteError, Unavailable, Unimplemented
 from fan.model import QueueName
 from fan.testing.contracts import QueueContract, TransportContract
 from fan.testing.contracts.bare import answering
 from fan.testing.contracts.callers import Caller
 from fan.testing.contracts.faults import Process
 from fan.testing.contracts.harness import World
-from fan.testing.contracts.probe import BOUND, Probe
+from fan.testing.contracts.probe import Probe, probe
+from fan.testing.contracts.queue_harness import soon, until
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -78,25 +77,29 @@ class TestAmqp(TransportContract):
         world.on_close(lambda: delete_pushes(self.url))
         return {"amqp_url": self.url}
 
-    @pytest.mark.parametrize(
-        ("method", "args", "code"),
-        [("nothing", (), "unimplemented"), ("add", ("no number",), "invalid_argument")],
-    )
-    def test_a_push_that_cannot_be_handled_is_a_dead_letter(
-        self, caller: Caller, served: Probe, method: str, args: Any, code: str
+    def test_a_push_with_arguments_that_do_not_fit_is_refused(
+        self, caller: Caller, served: Probe
     ) -> None:
-        caller.push(f"probe.{method}", *args)
+        caller.push("probe.add", "no number")  # a queue takes it, and the dead letters say why
         transport = caller.client.transport("amqp")
         queues = transport.queues(transport.home())
-        deadline = time.monotonic() + BOUND
-        while not (letters := queues.letters(QueueName("probe"), dead=True, deadline=deadline)):
-            threading.Event().wait(0.01)
-        assert letters[0].error.startswith(code)
-        assert served.runs[method] == 0
+        letters = until(lambda: queues.letters(QueueName("probe"), dead=True, deadline=soon()))
+        assert letters[0].error.startswith("invalid_argument/bad_signature")
+        assert served.runs["add"] == 0
 
-    # A queue takes what is put into it; the dead letters say what could not be handled.
-    test_a_push_to_an_unknown_method_is_refused = None
-    test_a_push_with_arguments_that_do_not_fit_is_refused = None
+    def test_an_open_breaker_of_one_version_leaves_the_other(
+        self, world: World, face: Callable[[Any], Caller]
+    ) -> None:
+        for version in ("1.0.0", "2.0.0"):
+            world.serve(probe(version=version))
+        caller = face(world.client(breaker_failures=3, breaker_reset=1000.0, retries=0))
+        for _ in range(3):
+            caller.failure("probe.fail@1.0.0")
+        opened = caller.failure("probe.fail@1.0.0")
+        assert isinstance(opened, Unavailable)
+        assert (opened.reason, opened.executed) == ("circuit_open", "no")
+        assert isinstance(caller.failure("probe.fail@2.0.0"), RemoteError)
+        assert caller.call("probe.add@1.0.0", 1) == 2
 
     def test_a_request_for_a_service_that_is_not_here_is_answered(
         self, world: World, served: Probe, caller: Caller

@@ -23,6 +23,9 @@ class TestDatabase(QueueContract):
         ),
     }
 
+    def wait_noticed(self, client: App, left: int = 0) -> None:
+        """A worker takes from the file what it handles: a dead one takes nothing."""
+
     def spoil(self, world: object, client: App, name: QueueName) -> None:
         path = client.transport("database").home().url.removeprefix("database:")
         with closing(sqlite3.connect(path, timeout=10.0)) as db, db:

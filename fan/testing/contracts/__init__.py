@@ -25,7 +25,8 @@ __all__ = ["QueueContract", "StoreContract", "TransportContract"]
 _SUITES = (
     "concurrency", "context", "deadlines", "errors", "faults", "fleet", "harness", "queue_care",
     "queue_events", "queue_faults", "queue_harness", "queue_pushes", "queues", "resilience",
-    "store", "streams", "transport", "values",
+    "store", "store_commits", "store_generations", "store_harness", "store_records",
+    "store_watches", "streams", "transport", "values",
 )  # fmt: skip
 pytest.register_assert_rewrite(*(f"{__name__}.{suite}" for suite in _SUITES))
 

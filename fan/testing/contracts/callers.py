@@ -13,6 +13,9 @@ from fan.testing.contracts.probe import BOUND
 
 T = TypeVar("T")
 
+#: Threads for what a loop may not wait for itself.
+_THREADS = 8
+
 #: A call that is still to be made: target, positional and keyword arguments.
 Planned = tuple[str, tuple[Any, ...], dict[str, Any]]
 
@@ -163,6 +166,8 @@ class Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._pool = ThreadPoolExecutor(_THREADS, "contract-pool")
+        self._loop.set_default_executor(self._pool)
         self._thread = threading.Thread(target=self._loop.run_forever, name="contract-loop")
         self._thread.start()
 
@@ -178,6 +183,12 @@ class Loop:
         finally:
             future.cancel()
 
+    def fill(self) -> None:
+        """Have every thread of the loop there: a pool begins them one by one, some of them late."""
+        barrier = threading.Barrier(_THREADS)
+        for waiting in [self._pool.submit(barrier.wait, BOUND) for _ in range(_THREADS)]:
+            waiting.result(BOUND)
+
     def close(self) -> None:
         """Cancel what is left and end the thread."""
 
@@ -192,6 +203,7 @@ class Loop:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(BOUND)
         self._loop.close()
+        self._pool.shutdown()
 
 
 class _SyncReader(Reader):

@@ -78,6 +78,7 @@ class QueueFaults(QueueHarness):
         sender.push("inbox.keep", "held")
         assert first.wait_for("seen") == "keep held 0"
         first.kill()
+        self.wait_noticed(outside)
         sender.push("inbox.take", "meanwhile")
         again = start()
         seen = {again.wait_for("seen"), again.wait_for("seen")}
@@ -109,6 +110,7 @@ class QueueFaults(QueueHarness):
             worker = start(deliveries=2)
             assert worker.wait_for("seen") == f"keep deadly {attempt}"
             worker.kill()
+            self.wait_noticed(outside)
         survivor = start(deliveries=2)
         self.sender_of(face, outside).push("inbox.take", "harmless")
         assert survivor.wait_for("seen") == "take harmless 0"
@@ -248,6 +250,7 @@ class QueueFaults(QueueHarness):
         with pytest.raises(Unavailable) as info:
             pending.result()
         assert (info.value.reason, info.value.executed) == ("connection_lost", "maybe")
+        self.wait_noticed(outside, left=1)
         assert caller.call("inbox.whoami")["instance"] == second.instance_id
         caller.push("inbox.take", "after")
         assert second.wait_for("seen") == "take after 0"

@@ -81,6 +81,16 @@ class QueueHarness(Harness):
         until(is_idle)
 
 
+    def wait_noticed(self, client: App, left: int = 0) -> None:
+        """Wait until the broker knows that a worker was killed, and that `left` take pushes.
+
+        To one that it does not know to be dead it may give a push, which counts as a delivery.
+        Override it where nothing is given to a worker that does not ask, and a dead one counts for
+        longer.
+        """
+        until(lambda: (self.look(client).consumers or 0) <= left)
+
+
 def until(ask: Callable[[], T]) -> T:
     """Ask again and again until the answer counts as true, and give it."""
     end = time.monotonic() + 4 * BOUND

@@ -13,8 +13,8 @@ Subclass it in a test module, beside `TransportContract` where the transport can
             ...                         # put a message that nobody can read into a queue
 
 The rest is said as for a `TransportContract`: `make`, `bind`, and `gates` for a behaviour that does
-not apply, with its reason. `broker` is explained in `harness.Harness`, `spoil` in
-`queue_harness.QueueHarness`.
+not apply, with its reason. `broker` is explained in `harness.Harness`, `spoil` and
+`wait_noticed` in `queue_harness.QueueHarness`.
 
 Needs pytest. All tests work on Apps: workers and senders with the registry in memory, and worker
 processes on a registry file for the faults.

@@ -5,12 +5,13 @@ library is here.
     PROGRAM call URL      says `ready`, then answers each line `CALLERS SECONDS` of standard input
                           with the calls a second that so many callers made in that time
 
-A call carries `TEXT` and is answered with it.
+A call carries `TEXT` and is answered with it, or `RECORD` and is answered with its values.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import threading
 import time
@@ -19,6 +20,8 @@ from typing import Any
 
 #: 100 bytes.
 TEXT = "x" * 100
+#: About 110 bytes as JSON: the keyword arguments of an ordinary call.
+RECORD = {"id": 4711, "name": "Ada Lovelace", "tags": ("a", "b"), "score": 1.5, "note": "x" * 30}
 
 
 def say(line: object) -> None:
@@ -33,35 +36,44 @@ def wait_for_end() -> None:
     sys.stdin.read()
 
 
-def answer_with_threads(make: Callable[[], Callable[[str], Any]]) -> None:
-    """Measure threads, each of which makes its own call."""
-    _check(make()(TEXT))
+def answer_with_threads(make: Callable[[], Callable[[Any], Any]], what: Any = TEXT) -> None:
+    """Measure threads, each of which makes its own call, with `TEXT` or `RECORD`."""
+    check(make()(what), what)
     say("ready")
     for line in sys.stdin:
         callers, seconds = line.split()
-        say(_threads(make, int(callers), float(seconds)))
+        say(_threads(make, what, int(callers), float(seconds)))
 
 
-async def answer_with_tasks(call: Callable[[str], Awaitable[Any]]) -> None:
+async def answer_with_tasks(call: Callable[[Any], Awaitable[Any]], what: Any = TEXT) -> None:
     """Measure tasks of one event loop."""
-    _check(await call(TEXT))
+    check(await call(what), what)
     say("ready")
     while line := await asyncio.to_thread(sys.stdin.readline):
         callers, seconds = line.split()
-        say(await _tasks(call, int(callers), float(seconds)))
+        say(await _tasks(call, what, int(callers), float(seconds)))
 
 
-def _threads(make: Callable[[], Callable[[str], Any]], callers: int, seconds: float) -> float:
+def check(answer: Any, sent: Any = TEXT) -> None:
+    """Exit where an answer is not the one to what was sent."""
+    wanted = sent if isinstance(sent, str) else list(sent.values())
+    if json.dumps(answer) != json.dumps(wanted):  # a tuple is as good as a list
+        raise SystemExit(f"the answer is {answer!r}")
+
+
+def _threads(
+    make: Callable[[], Callable[[Any], Any]], what: Any, callers: int, seconds: float
+) -> float:
     counts = [0] * callers
     gate = threading.Barrier(callers + 1)
 
     def work(index: int) -> None:
         call = make()
-        call(TEXT)
+        call(what)
         gate.wait()
         until = time.perf_counter() + seconds
         while time.perf_counter() < until:
-            call(TEXT)
+            call(what)
             counts[index] += 1
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(callers)]
@@ -74,21 +86,18 @@ def _threads(make: Callable[[], Callable[[str], Any]], callers: int, seconds: fl
     return sum(counts) / (time.perf_counter() - began)
 
 
-async def _tasks(call: Callable[[str], Awaitable[Any]], callers: int, seconds: float) -> float:
+async def _tasks(
+    call: Callable[[Any], Awaitable[Any]], what: Any, callers: int, seconds: float
+) -> float:
     began = time.perf_counter()
     until = began + seconds
 
     async def work() -> int:
         count = 0
         while time.perf_counter() < until:
-            await call(TEXT)
+            await call(what)
             count += 1
         return count
 
     done = sum(await asyncio.gather(*(work() for _ in range(callers))))
     return done / (time.perf_counter() - began)
-
-
-def _check(answer: Any) -> None:
-    if answer != TEXT:
-        raise SystemExit(f"the answer is {answer!r}")

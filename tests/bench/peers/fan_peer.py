@@ -1,12 +1,13 @@
 """fan itself: `WHAT SCHEME URL FOLDER`. The URL is that of the broker, where the scheme has one;
-the folder has the registry. `call-async` calls from tasks."""
+the folder has the registry. `call` calls by name, with `TEXT`; `call-async` does so from tasks;
+`record` and `record-async` are the same with `RECORD`; `call-bound` binds once what it calls."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 
-from calling import answer_with_tasks, answer_with_threads, wait_for_end
+from calling import RECORD, answer_with_tasks, answer_with_threads, wait_for_end
 
 import fan
 
@@ -23,9 +24,11 @@ class Echo(fan.Service):
         return text
 
     @fan.rpc
-    async def echo_async(self, text: str) -> str:
-        """The text, from the loop."""
-        return text
+    def record(
+        self, id: int, name: str, tags: list[str], score: float, note: str
+    ) -> tuple[int, str, list[str], float, str]:
+        """All that it was given."""
+        return id, name, tags, score, note
 
 
 def main(what: str, scheme: str, url: str, folder: str) -> None:
@@ -39,7 +42,13 @@ def main(what: str, scheme: str, url: str, folder: str) -> None:
             wait_for_end()
             app.stop()
         elif what == "call":
+            answer_with_threads(lambda: lambda text: app.call("bench.echo", text))
+        elif what == "record":
+            answer_with_threads(lambda: lambda of: app.call("bench.record", **of), RECORD)
+        elif what == "call-bound":
             answer_with_threads(lambda: app.bind("bench.echo"))
+        elif what == "record-async":
+            asyncio.run(answer_with_tasks(lambda of: app.acall("bench.record", **of), RECORD))
         else:
             asyncio.run(answer_with_tasks(lambda text: app.acall("bench.echo", text)))
 

@@ -7,7 +7,12 @@ const readline = require("node:readline");
 const { ServiceBroker } = require("moleculer");
 
 const TEXT = "x".repeat(100);
+const RECORD = { id: 4711, name: "Ada Lovelace", tags: ["a", "b"], score: 1.5, note: "x".repeat(30) };
 const [what, url] = process.argv.slice(2);
+// Over TCP a call carries RECORD, over a broker TEXT.
+const [ACTION, PARAMS, ANSWER] = url.startsWith("tcp:")
+	? ["bench.record", RECORD, Object.values(RECORD)]
+	: ["bench.echo", { text: TEXT }, TEXT];
 
 function transporter() {
 	// Its default prefetch of 1 halves its own speed.
@@ -24,7 +29,7 @@ async function measure(broker, callers, seconds) {
 	let count = 0;
 	async function work() {
 		while (performance.now() < until) {
-			await broker.call("bench.echo", { text: TEXT });
+			await broker.call(ACTION, PARAMS);
 			count++;
 		}
 	}
@@ -40,13 +45,17 @@ async function main() {
 		metrics: false,
 	});
 	if (what === "serve") {
-		broker.createService({ name: "bench", actions: { echo: (ctx) => ctx.params.text } });
+		const record = ({ params: { id, name, tags, score, note } }) => [id, name, tags, score, note];
+		const actions = { echo: (ctx) => ctx.params.text, record };
+		broker.createService({ name: "bench", actions });
 	}
 	await broker.start();
 	if (what === "call") {
 		await broker.waitForServices("bench", 30000);
-		const answer = await broker.call("bench.echo", { text: TEXT });
-		if (answer !== TEXT) throw new Error(`the answer is ${answer}`);
+		const answer = await broker.call(ACTION, PARAMS);
+		if (JSON.stringify(answer) !== JSON.stringify(ANSWER)) {
+			throw new Error(`the answer is ${answer}`);
+		}
 	}
 	console.log("ready");
 	for await (const line of readline.createInterface({ input: process.stdin })) {

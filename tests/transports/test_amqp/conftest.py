@@ -33,6 +33,8 @@ class Handler:
         self.requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self.peers: list[str] = []
         self.release = threading.Event()
+        #: Methods that wait for `release`.
+        self.hold = {"wait"}
 
     def __call__(
         self,
@@ -45,7 +47,7 @@ class Handler:
         assert is_queued
         self.requests.put(request)
         self.peers.append(peer)
-        if request.method == "wait":
+        if request.method in self.hold:
             assert self.release.wait(HANG)
         if request.method == "raise":
             raise RuntimeError("a handler must not do this")
@@ -86,18 +88,18 @@ def make() -> Iterator[Make]:
         transport.close()
 
 
-Serve = Callable[[AmqpTransport, Handler], Listener]
+Serve = Callable[..., Listener]
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Serves `SHOP` over a transport: `serve(transport, handler)`."""
+    """Serves `SHOP` over a transport, or another: `serve(transport, handler, served)`."""
     opened: list[tuple[Listener, Handler]] = []
 
-    def serve(transport: AmqpTransport, handler: Handler) -> Listener:
+    def serve(transport: AmqpTransport, handler: Handler, served: Served = SHOP) -> Listener:
         listener = transport.serve("", handler)
         opened.append((listener, handler))
-        listener.update([SHOP])
+        listener.update([served])
         return listener
 
     yield serve

@@ -41,6 +41,7 @@ def test_without_a_user_it_is_the_guest_of_the_broker() -> None:
     "url",
     [
         "redis://localhost/",
+        "http://guest:secret@localhost:5672/",
         "amqp:localhost",
         "amqp:///vhost",
         "amqp://mq:port/",

@@ -156,6 +156,46 @@ def test_what_is_no_database_is_data_loss_and_stays_as_it_is(
 
 
 @every_act
+def test_a_database_whose_pages_are_damaged_is_data_loss(
+    make: Make, path: str, act: Callable[[DatabaseTransport], object]
+) -> None:
+    first = make()
+    for n in range(50):
+        send(first, a_push(str(n), body=b"x" * 1000))
+    first.close()
+    with open(path, "r+b") as file:  # what follows the first page, which says what it is
+        file.seek(4096)
+        file.write(b"\x5a" * (os.path.getsize(path) - 4096))
+    with pytest.raises(DataLoss, match="damaged") as info:
+        act(make())
+    assert info.value.executed == "no"
+    assert path in str(info.value)
+
+
+def test_workers_tell_once_of_a_file_that_is_no_database_any_more_and_go_on(
+    make: Make, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    transport, handler = make(), Handler()
+    serve(transport, handler)
+    for suffix in ("", "-wal", "-shm"):
+        os.unlink(path + suffix)
+    Path(path).write_bytes(b"this is no database at all, is it? " * 40)
+
+    def told(what: str) -> list[str]:
+        return [record.getMessage() for record in caplog.records if what in record.getMessage()]
+
+    until(lambda: told("messages have to wait"))
+    with pytest.raises(DataLoss):  # and the workers look again
+        send(transport, a_push())
+    os.unlink(path)
+    send(transport, a_push("anew"))
+    assert handler.wait().method == "anew"
+    (lost,) = told("messages have to wait")
+    assert "move it away" in lost
+    assert told("can be used again") == [f"the queue database {path} can be used again"]
+
+
+@every_act
 def test_a_registry_is_no_queue_database(
     make: Make, path: str, act: Callable[[DatabaseTransport], object]
 ) -> None:

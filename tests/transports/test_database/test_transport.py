@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +224,28 @@ def test_handlers_that_return_futures_hold_no_thread(make: Make) -> None:
         handler.wait()
     for future in futures[4:]:
         future.set_result(Response(id="x"))
+
+
+def test_a_thousand_pushes_leave_no_row_behind(make: Make, path: str) -> None:
+    transport = make()
+    listener = serve(transport, Handler())
+    ear = transport.subscribe(address(path), Subscription("news", "readers"), Handler())
+
+    def rows() -> dict[str, int]:
+        with closing(sqlite3.connect(path)) as db:
+            tables = ("message", "answer", "queue", "consumer")
+            return {t: db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in tables}
+
+    before = rows()
+    assert before == {"message": 0, "answer": 0, "queue": 2, "consumer": 2}
+    for n in range(1000):
+        send(transport, a_push(str(n)))
+        if n % 10 == 0:
+            transport.publish(address(path), a_push(kind="event", topic="news"))
+    until(lambda: rows() == before)
+    listener.close()
+    ear.close()
+    until(lambda: not rows()["consumer"])
 
 
 def test_a_stuck_queue_leaves_room_for_another(make: Make, path: str) -> None:

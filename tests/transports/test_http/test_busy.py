@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from concurrent.futures import as_completed
+from concurrent.futures import as_completed, wait
 from typing import Any
 
 import pytest
 
+from fan.errors import DeadlineExceeded, Unavailable
 from fan.settings import Settings
-from fan.transports.http import HttpTransport
+from fan.transports.http import CONCURRENT_SUBMITS, HttpTransport
 
 
 @pytest.fixture
@@ -47,3 +49,45 @@ def test_a_request_whose_time_passed_while_it_waited_is_not_run(narrow: Any) -> 
     narrow.methods.gate.set()
     assert first.result(narrow.bound).code == "ok"
     assert [seen.method for seen in narrow.methods.seen] == ["hold"]
+
+
+@pytest.fixture
+def crowded(site: Any) -> Iterator[Any]:
+    """A client all of whose threads wait for a server, until the gate opens."""
+    held = [
+        site.transport.submit(site.address, site.ask("hold")) for _ in range(CONCURRENT_SUBMITS)
+    ]
+    assert site.methods.entered.wait(site.bound)
+    yield site
+    site.methods.gate.set()
+    assert {future.result(site.bound).code for future in held} <= {"ok", "resource_exhausted"}
+
+
+def test_a_call_that_finds_no_thread_ends_at_its_deadline_and_was_not_sent(crowded: Any) -> None:
+    late = crowded.transport.submit(crowded.address, crowded.ask("hello", timeout_ms=50))
+    with pytest.raises(DeadlineExceeded) as caught:  # while all the threads are still held
+        late.result(crowded.bound)
+    assert (caught.value.reason, caught.value.executed) == ("client_timer", "no")
+    assert "hello" not in [seen.method for seen in crowded.methods.seen]
+
+
+def test_deadlines_of_waiting_calls_are_kept_in_their_own_order(crowded: Any) -> None:
+    patient = crowded.transport.submit(crowded.address, crowded.ask("hello"))
+    ended: list[int] = []
+    late = []
+    for ms in (400, 50, 200):
+        late.append(crowded.transport.submit(crowded.address, crowded.ask("fail", timeout_ms=ms)))
+        late[-1].add_done_callback(lambda _, ms=ms: ended.append(ms))
+    assert not wait(late, crowded.bound).not_done
+    assert ended == [50, 200, 400]
+    assert not patient.done()
+    crowded.methods.gate.set()
+    assert patient.result(crowded.bound).code == "ok"
+
+
+def test_a_call_that_waits_for_a_thread_ends_with_the_transport(crowded: Any) -> None:
+    waiting = crowded.transport.submit(crowded.address, crowded.ask("hello"))
+    crowded.methods.gate.set()
+    crowded.transport.close()
+    with contextlib.suppress(Unavailable):  # a thread was quicker
+        assert waiting.result(crowded.bound).code == "ok"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -23,12 +24,17 @@ from fan.transports import ipc_frames as frames
 SOON = 5.0
 
 
-def both(place: Any, address: Any, request: Any) -> list[Any]:
-    """The errors of a sync and of a submitted call."""
+def each_way(place: Any, address: Any, request: Any) -> list[Any]:
+    """The errors of a sync, a submitted and an awaited call."""
     errors = []
+
+    async def awaited() -> None:
+        await place.client.acall(address, request)
+
     for send in (
         lambda: place.client.call(address, request),
         lambda: place.client.submit(address, request).result(20),
+        lambda: asyncio.run(awaited()),
     ):
         with pytest.raises(Exception) as caught:  # noqa: PT011  # told apart by the caller
             send()
@@ -38,7 +44,7 @@ def both(place: Any, address: Any, request: Any) -> list[Any]:
 
 def test_a_slow_handler_is_a_deadline_and_the_next_call_gets_its_own_answer(place: Any) -> None:
     began = time.monotonic()
-    for error in both(place, place.address, place.request("wait", b"late", 0.4)):
+    for error in each_way(place, place.address, place.request("wait", b"late", 0.4)):
         assert isinstance(error, DeadlineExceeded)
         assert (error.reason, error.executed) == ("client_timer", "maybe")
     assert time.monotonic() - began < SOON
@@ -49,14 +55,14 @@ def test_a_slow_handler_is_a_deadline_and_the_next_call_gets_its_own_answer(plac
 
 @pytest.mark.parametrize("path", ["/tmp/\ud800.sock", "/tmp/a\0b.sock", "/tmp/" + "x" * 200])
 def test_an_address_that_is_no_path_is_a_failed_connect(place: Any, path: str) -> None:
-    for error in both(place, Address(f"unix://{path}"), place.request("echo")):
+    for error in each_way(place, Address(f"unix://{path}"), place.request("echo")):
         assert isinstance(error, Unavailable)
         assert (error.reason, error.executed) == ("connect_failed", "no")
     assert place.submit("echo").result(20).code == "ok"
 
 
 def test_no_time_left_sends_nothing(place: Any) -> None:
-    for error in both(place, place.address, place.request("echo", timeout=0)):
+    for error in each_way(place, place.address, place.request("echo", timeout=0)):
         assert isinstance(error, DeadlineExceeded)
         assert error.executed == "no"
     assert place.handler.ran == []
@@ -64,7 +70,7 @@ def test_no_time_left_sends_nothing(place: Any) -> None:
 
 def test_a_server_that_does_not_greet_is_a_deadline_before_anything_was_sent(place: Any) -> None:
     with place.peer(lambda sock: place.receive(sock, 1000)) as address:
-        for error in both(place, address, place.request("echo", timeout=0.1)):
+        for error in each_way(place, address, place.request("echo", timeout=0.1)):
             assert isinstance(error, DeadlineExceeded)
             assert error.executed == "no"
         place.client.close()
@@ -82,7 +88,7 @@ def test_a_reply_that_drips_in_falls_under_the_deadline(place: Any) -> None:
 
     with place.peer(script) as address:
         began = time.monotonic()
-        for error in both(place, address, place.request("echo", timeout=0.2)):
+        for error in each_way(place, address, place.request("echo", timeout=0.2)):
             assert isinstance(error, DeadlineExceeded)
         assert time.monotonic() - began < 4
         place.client.close()
@@ -258,7 +264,7 @@ def test_a_server_killed_in_mid_call_is_a_lost_connection_at_once(place: Any, pr
         future.result(20)
     assert (caught.value.reason, caught.value.executed) == ("connection_lost", "maybe")
     child.wait()
-    for error in both(place, address, place.request("echo")):  # its file is still there
+    for error in each_way(place, address, place.request("echo")):  # its file is still there
         assert (error.reason, error.executed) == ("connect_failed", "no")
         assert "nobody listens" in str(error)
 
@@ -268,7 +274,7 @@ def test_a_stopped_server_is_a_deadline(place: Any, process: Any) -> None:
     place.client.call(address, place.request("echo"))
     child.send_signal(signal.SIGSTOP)
     os.waitpid(child.pid, os.WUNTRACED)  # it has stopped; not merely been told to
-    for error in both(place, address, place.request("echo", timeout=0.2)):
+    for error in each_way(place, address, place.request("echo", timeout=0.2)):
         assert isinstance(error, DeadlineExceeded)
     child.send_signal(signal.SIGCONT)
     assert place.client.call(address, place.request("echo")).code == "ok"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ import trustme
 from redis import Redis as Client
 
 from fan.errors import FanError
+from fan.settings import Settings
 from fan.testing.contracts.probe import BOUND, Probe, probe
 from fan.testing.contracts.queue_harness import until
 from fan.testing.contracts.queue_probe import Inbox
 from fan.tools.servers_redis import Redis
+from fan.transports.redis_line import CONNECT
 
 pytestmark = pytest.mark.redis
 
@@ -75,6 +79,40 @@ def test_calls_under_load_survive_a_redis_that_is_killed_and_starts_empty(
             thread.join(4 * BOUND)
     assert wrong == []
     assert codes <= {"unavailable", "deadline_exceeded"}
+
+
+def test_a_redis_that_goes_away_and_comes_back_is_told_once_each(
+    new_redis: Make, make_apps: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = new_redis()
+    apps = make_apps(server.url)
+    apps.serve(probe())
+    client = apps.app(retries=0, breaker_failures=0)
+
+    def told() -> list[tuple[str, str]]:
+        return [
+            (record.levelname, record.getMessage())
+            for record in caplog.records
+            if "was lost: " in record.getMessage() or "is there again" in record.getMessage()
+        ]
+
+    for n in (1, 2):
+        until(lambda: answers(client))
+        until(lambda n=n: len(told()) == 4 * (n - 1))
+        server.kill()
+        # The caller and the server, in an App each.
+        until(lambda n=n: len(told()) == 4 * n - 2)
+        for _ in range(20):  # however often it is tried
+            assert not answers(client.using(timeout=0.1))
+        assert len(told()) == 4 * n - 2
+        server.start()
+    until(lambda: answers(client) and len(told()) == 8)
+    url = f"redis://127.0.0.1:{server.port}/0"
+    lost, again = told()[::4], told()[2::4]
+    assert {level for level, _ in told()} == {"WARNING"}
+    assert all(line.startswith(f"the connection to {url} was lost: ") for _, line in lost)
+    assert all(line.endswith("; trying again") for _, line in lost)
+    assert {line for _, line in again} == {f"{url} is there again"}
 
 
 def test_pushes_that_were_confirmed_are_delivered_after_a_kill(
@@ -259,13 +297,73 @@ def test_the_password_of_the_settings_serves_the_address_without_it(
     assert address.url == f"redis://127.0.0.1:{server.port}/0"
 
 
+def refusal_of(make_apps: Any, url: str) -> str:
+    """The sentence for a call and for a push to a port that is no Redis of this kind."""
+    client = make_apps(url).app(retries=0).using(peers=(url,), timeout=4 * BOUND)
+    failures = [
+        failure_of(lambda call=call: call("probe.add", 1)) for call in (client.call, client.push)
+    ]
+    for failure in failures:
+        assert (failure.code, failure.reason) == ("unavailable", "connect_failed")
+        assert failure.executed == "no"
+    called, pushed = (str(failure.message) for failure in failures)
+    assert called == pushed
+    return called
+
+
+def test_a_connection_is_given_up_well_within_the_default_deadline() -> None:
+    assert Settings().timeout >= 2 * CONNECT
+
+
 def test_tls_to_a_plain_port_is_connect_failed(url: str, make_apps: Any) -> None:
-    apps = make_apps(url.replace("redis://", "rediss://"))
-    peer = url.replace("redis://", "rediss://")
-    client = apps.app(retries=0).using(peers=(peer,), timeout=2 * BOUND)
-    failure = failure_of(lambda: client.call("probe.add", 1))
-    assert (failure.code, failure.reason) == ("unavailable", "connect_failed")
-    assert failure.executed == "no"
+    said = refusal_of(make_apps, url.replace("redis://", "rediss://"))
+    assert said.endswith("nothing answers TLS there: is it a port without TLS (redis://)?")
+
+
+@contextlib.contextmanager
+def listening(answer: bytes) -> Iterator[int]:
+    """The port of a server that answers the first bytes it gets, or says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as open_ones:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # it is closed
+                while True:
+                    connection, _ = listener.accept()
+                    open_ones.enter_context(connection)
+                    if answer:
+                        connection.recv(1000)
+                        connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "answer", "said"),
+    [
+        ("redis", b"", "nothing answers there"),
+        ("rediss", b"", "nothing answers TLS there: is it a port without TLS (redis://)?"),
+        (
+            "redis", b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            "it does not speak Redis's protocol, and said 'HTTP/1.1 400 Bad Request'",
+        ),
+        (
+            "rediss", b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            "TLS failed (wrong version number): is it a port without TLS (redis://)?",
+        ),
+    ],
+)  # fmt: skip
+def test_a_port_of_something_else_is_connect_failed(
+    make_apps: Any, scheme: str, answer: bytes, said: str
+) -> None:
+    with listening(answer) as port:
+        url = f"{scheme}://127.0.0.1:{port}/0"
+        assert refusal_of(make_apps, url) == f"cannot connect to {url}: {said}"
 
 
 @pytest.fixture
@@ -306,21 +404,15 @@ def test_a_plain_connection_to_a_tls_port_is_connect_failed(
     tls_redis: tuple[int, str], make_apps: Any
 ) -> None:
     port, _ = tls_redis
-    apps = make_apps(f"redis://127.0.0.1:{port}/0")
-    client = apps.app(retries=0).using(peers=(f"redis://127.0.0.1:{port}/0",), timeout=2 * BOUND)
-    failure = failure_of(lambda: client.call("probe.add", 1))
-    assert (failure.code, failure.reason) == ("unavailable", "connect_failed")
-    assert failure.executed == "no"
+    said = refusal_of(make_apps, f"redis://127.0.0.1:{port}/0")
+    assert said.endswith("it closed the connection: does it want TLS (rediss://)?")
 
 
 def test_an_authority_that_is_not_known_is_connect_failed(
     tls_redis: tuple[int, str], make_apps: Any
 ) -> None:
     port, _ = tls_redis
-    apps = make_apps(f"rediss://127.0.0.1:{port}/0")
-    client = apps.app(retries=0).using(peers=(f"rediss://127.0.0.1:{port}/0",), timeout=2 * BOUND)
-    failure = failure_of(lambda: client.call("probe.add", 1))
-    assert (failure.code, failure.reason) == ("unavailable", "connect_failed")
+    assert "its certificate is not trusted" in refusal_of(make_apps, f"rediss://127.0.0.1:{port}/0")
 
 
 def test_a_port_where_nobody_listens_is_connect_failed_within_the_deadline(make_apps: Any) -> None:

@@ -17,7 +17,6 @@ and refuses the generation (`mirror`); one that comes later logs it and leaves i
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -53,8 +52,8 @@ FIELDS = (
 
 _NOTHING: dict[str, Any] = {}
 
-#: Object of a policy in the registry, whose key is `SERVICE/policy`.
-_is_policy = re.compile(r"config/([^/]+)/policy").fullmatch
+#: What the object of a policy in the registry begins with, and ends with.
+_KIND, _KEY = "config/", "/policy"
 
 #: Fields that differ from the settings, by name.
 Overrides = tuple[tuple[str, Any], ...]
@@ -191,20 +190,28 @@ def check_policy(service: str, policy: Any) -> dict[str, Any]:
 def check_config(key: str, value: Any) -> None:
     """Refuses a config that is to be a policy and cannot be one, for `Configs(check=...)`. Raises
     InvalidArgument (bad_policy)."""
-    if found := _is_policy(f"config/{key}"):
-        check_policy(found[1], value)
+    if service := _service_of(_KIND + key):
+        check_policy(service, value)
 
 
 def check_state(before: State, after: State) -> None:
     """Raise InvalidArgument (bad_policy) where what was in force of a policy, or that there was
     none, would be replaced by what cannot be meant."""
     for object, revision in after.objects.items():
-        found = _is_policy(object)
-        if found is None or revision.body is None or not before.wants(object):
+        service = _service_of(object)
+        if not service or revision.body is None or not before.wants(object):
             continue
         old = before.body(object)
-        if revision.body != old and (old is None or _is_good(found[1], old)):
-            check_policy(found[1], _decoded(revision.body))
+        if revision.body != old and (old is None or _is_good(service, old)):
+            check_policy(service, _decoded(revision.body))
+
+
+def _service_of(object: str) -> str:
+    """Whose policy an object is; empty for what is none."""
+    if not (object.startswith(_KIND) and object.endswith(_KEY)):
+        return ""
+    service = object[len(_KIND) : -len(_KEY)]
+    return "" if "/" in service else service
 
 
 def _is_good(service: str, body: bytes) -> bool:

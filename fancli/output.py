@@ -199,17 +199,6 @@ class Output:
                 mark = f"\x1b[{'1;31' if is_error else '1;33'}m{mark}\x1b[0m"
             self.talk(f"{mark} {text}")
 
-    def confirm(self, question: str) -> bool:
-        """Whether a person says yes to what cannot be undone; where there is none, nobody is
-        asked."""
-        from fancli.env import is_tty
-
-        stdin = self.env.stdin
-        if stdin is None or not is_tty(stdin) or not self.env.stderr_is_tty:
-            return True
-        _write(self.env.stderr, f"{question} [y/N] ".encode())  # type: ignore[arg-type]
-        return stdin.readline().strip().lower() in ("y", "yes")
-
     def hint(self, text: str) -> None:
         """The line that says what to do; within `fan shell` without the word `fan`."""
         if text and self.env.keeper is not None:
@@ -218,7 +207,8 @@ class Output:
             self.note(f"hint: {text}")
 
     def ask(self, question: str) -> bool:
-        """Whether a person says yes; without a terminal for both, nobody is asked."""
+        """Whether a person says yes to what cannot be undone; without a terminal for both question
+        and answer nobody is asked, and it is yes."""
         from fancli.env import is_tty
 
         if not (is_tty(self.env.stdin) and self.env.stderr_is_tty):

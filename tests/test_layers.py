@@ -213,6 +213,7 @@ TABLE: dict[str, Row] = {
     "fan.failures": row(LOGIC),
     "fan.exchange": row(LOGIC),
     "fan.dispatch": row(LOGIC),
+    "fan.chores": row(LOGIC),
     "fan.consumer": row(LOGIC),
     "fan.discovery": row(LOGIC),
     "fan.readings": row(LOGIC),

@@ -92,7 +92,8 @@ class Listener(ABC):
 
     def update(self, served: Sequence[Served]) -> None:
         """Take what is meant for these instances, and for no others, from now on. Whoever is
-        reached at an address of its own needs no telling."""
+        reached at an address of its own needs no telling. Raises what keeps the broker from being
+        reached: it is called again until it went through."""
         return
 
     @abstractmethod

@@ -213,7 +213,7 @@ def purge(
         what = "dead letters" if is_dead else "messages"
         if dry_run:
             count = _count(broker, queue, brokers.deadline, is_dead=is_dead)
-        elif yes or common.out.confirm(f"throw away the {what} of {queue} at {broker.url}?"):
+        elif yes or common.out.ask(f"throw away the {what} of {queue} at {broker.url}?"):
             count = broker.queues.purge(queue, dead=is_dead, deadline=_anew(common, app))
         else:
             count = 0

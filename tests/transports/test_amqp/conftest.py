@@ -23,6 +23,8 @@ from fan.transports.base import Listener, Served, Stream
 
 #: Seconds after which a test is taken to hang.
 HANG = 30.0
+#: Milliseconds that a call gets which is answered at once on a machine that has nothing else to do.
+PATIENT = 30_000
 SHOP = Served("shop", "1.0.0", "shop-1", frozenset({"again"}))
 
 
@@ -62,7 +64,7 @@ class Handler:
 
 def a_call(method: str = "echo", **fields: Any) -> Request:
     """A call of `shop`."""
-    usual = {"id": new_id(), "service": "shop", "want": "1.0.0", "timeout_ms": 5000}
+    usual = {"id": new_id(), "service": "shop", "want": "1.0.0", "timeout_ms": PATIENT}
     return Request(method=method, **{**usual, **fields})
 
 
@@ -122,6 +124,12 @@ def until(ask: Callable[[], Any]) -> Any:
         assert time.monotonic() < end, "it did not come to that"
         threading.Event().wait(0.01)
     return answer
+
+
+def ask(transport: AmqpTransport, body: bytes = b"1") -> None:
+    """Make a call, which is answered, with its own answer."""
+    response = transport.call(transport.home(), a_call(body=body))
+    assert (response.code, response.body) == ("ok", body)
 
 
 def answered(transport: AmqpTransport, body: bytes = b"1") -> bool:

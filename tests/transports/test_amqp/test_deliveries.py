@@ -15,7 +15,7 @@ from tests.transports.test_amqp.conftest import (
     Make,
     Serve,
     a_call,
-    answered,
+    ask,
     bare,
     until,
 )
@@ -57,7 +57,7 @@ def test_a_call_that_somebody_had_who_is_gone_is_not_run(
     )  # fmt: skip
     assert "took this call before" in response.message  # its next worker says so
     assert handler.requests.empty()
-    assert answered(client)
+    ask(client)
 
 
 def test_a_call_that_may_run_twice_is_run_by_the_next_and_tells_so(

@@ -18,6 +18,7 @@ from fan.transports.amqp import AmqpTransport
 from fan.transports.amqp_names import pushes
 from tests.transports.test_amqp.conftest import (
     HANG,
+    PATIENT,
     Handler,
     Make,
     Serve,
@@ -25,6 +26,7 @@ from tests.transports.test_amqp.conftest import (
     a_push,
     answered,
     as_json,
+    ask,
     bare,
     failure,
     until,
@@ -89,7 +91,7 @@ def test_a_broker_that_is_killed_and_comes_back_loses_no_confirmed_push(
     handler = Handler()
     serve(make(broker.url), handler)
     client = make(broker.url)
-    assert answered(client)
+    ask(client)
     client.send(client.home(), a_push())
     broker.sync()
     load = Load(client)
@@ -123,7 +125,7 @@ def test_a_broker_without_memory_keeps_calls_waiting_and_no_longer_than_their_de
     broker = new_rabbitmq()
     client = make(broker.url)
     serve(make(broker.url), Handler())
-    assert answered(client)
+    ask(client)
     broker.ctl("set_vm_memory_high_watermark", "0.00000001")
     until(lambda: not answered(client))  # it looks at its memory every few seconds
     again = failure(lambda: client.call(client.home(), a_call(timeout_ms=300)))
@@ -148,7 +150,7 @@ def test_a_handler_slower_than_two_heartbeats_keeps_its_message(
     handler.release.set()
     assert called.result(HANG).body == b"1"
     until(lambda: _waiting(client) == 0)
-    assert answered(client)
+    ask(client)
     assert [handler.wait().method] == ["echo"]  # nothing came a second time
 
 
@@ -165,8 +167,8 @@ def test_a_queue_full_of_expired_calls_is_no_hindrance(
         assert failure(lambda f=future: f.result(HANG)).code == "deadline_exceeded"  # type: ignore[misc]
     handler.release.set()
     assert held.result(HANG).code == "ok"
-    assert answered(client)
-    assert [handler.wait().timeout_ms for _ in range(handler.requests.qsize())] == [2000]
+    ask(client)
+    assert [handler.wait().timeout_ms for _ in range(handler.requests.qsize())] == [PATIENT]
 
 
 def test_the_caller_of_a_call_that_dies_in_its_queue_is_told(
@@ -235,7 +237,7 @@ def test_foreign_messages_in_every_queue_stop_nobody(
             for properties in FOREIGN:
                 channel.basic_publish(exchange, key, b"\x00 no JSON", properties, mandatory=True)
     for n in range(20):
-        assert answered(client, as_json(n))
+        ask(client, as_json(n))
         client.send(client.home(), a_push(body=as_json(n)))
     until(lambda: _waiting(client) == 0)
     seen = Counter(handler.wait().kind for _ in range(40))
@@ -283,7 +285,7 @@ def test_a_reply_above_the_limit_is_told_and_the_next_call_works(
         "resource_exhausted", "payload_too_large", "yes",
     )  # fmt: skip
     small = make(url, max_body=1000)
-    assert answered(small)
+    ask(small)
 
 
 @pytest.mark.parametrize("queue", ["fan.push.shop", "fan.call.shop@1.0.0"])
@@ -328,7 +330,8 @@ def test_queues_that_somebody_deletes_under_load_are_made_again(
     load.stop()
     assert load.outcomes["wrong"] == 0
     until(lambda: _accepts(client, b'"last"'))
-    until(lambda: handler.wait().body == b'"last"')
+    while handler.wait().body != b'"last"':
+        pass
 
 
 def test_a_queue_that_another_makes_again_at_once_is_consumed_anew(
@@ -371,7 +374,7 @@ def test_a_channel_that_the_broker_closes_fails_only_its_own(
     assert held.result(HANG).body == b"held"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_thousand_calls_leave_the_broker_as_it_was(
     new_rabbitmq: Callable[..., RabbitMQ], make: Make, serve: Serve
 ) -> None:
@@ -379,17 +382,18 @@ def test_a_thousand_calls_leave_the_broker_as_it_was(
     serve(make(broker.url), Handler())
     client = make(broker.url)
 
-    def kept() -> list[int]:
-        return [
-            len(broker.ctl(f"list_{what}", column).splitlines())
-            for what, column in (("connections", "pid"), ("channels", "pid"), ("queues", "name"))
-        ]
+    def kept() -> str:
+        return broker.ctl(
+            "eval",
+            "{length(rabbit_networking:connections()), length(rabbit_channel:list()),"
+            " length(rabbit_amqqueue:list())}.",
+        )
 
-    assert answered(client)
+    ask(client)
     client.send(client.home(), a_push())
     before = kept()
     for n in range(1000):
-        assert answered(client, as_json(n))
+        ask(client, as_json(n))
     until(lambda: kept() == before)  # a queue that nothing comes from changes its channel meanwhile
 
 
@@ -401,7 +405,7 @@ def test_a_handler_that_raises_is_answered_and_its_thread_goes_on(
     client = make(url)
     for _ in range(3):
         assert client.call(client.home(), a_call("raise")).code == "internal"
-    assert answered(client)
+    ask(client)
 
 
 def test_a_call_to_a_version_that_nobody_serves_is_unroutable_at_once(
@@ -460,7 +464,7 @@ def test_a_future_that_is_cancelled_stops_nothing(
         handler.wait()
         assert pending.cancel()
     handler.release.set()
-    assert answered(client)
+    ask(client)
 
 
 def _accepts(client: AmqpTransport, body: bytes) -> bool:

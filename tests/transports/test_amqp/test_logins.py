@@ -26,8 +26,8 @@ from tests.transports.test_amqp.conftest import (
     Serve,
     a_call,
     a_push,
-    answered,
     as_json,
+    ask,
     failure,
 )
 
@@ -36,12 +36,17 @@ pytestmark = pytest.mark.rabbitmq
 Act = Callable[[AmqpTransport, Address], Any]
 NEWS = Subscription("news", "readers", "shop", "echo")
 
+#: Milliseconds of a call that says nothing of them.
+USUAL = 5000
+
 #: Whatever a transport does first, it finds the broker as it is.
 ACTS: dict[str, Act] = {
-    "call": lambda transport, at: transport.call(at, a_call()),
-    "submit": lambda transport, at: transport.submit(at, a_call()).result(HANG),
-    "push": lambda transport, at: transport.send(at, a_push()),
-    "publish": lambda transport, at: transport.publish(at, a_call(kind="event", topic="news")),
+    "call": lambda transport, at: transport.call(at, a_call(timeout_ms=USUAL)),
+    "submit": lambda transport, at: transport.submit(at, a_call(timeout_ms=USUAL)).result(HANG),
+    "push": lambda transport, at: transport.send(at, a_push(timeout_ms=USUAL)),
+    "publish": lambda transport, at: transport.publish(
+        at, a_call(kind="event", topic="news", timeout_ms=USUAL)
+    ),
     "serve": lambda transport, at: transport.serve(at.url, Handler()),
     "subscribe": lambda transport, at: transport.subscribe(at, NEWS, Handler()),
     "queues": lambda transport, at: transport.queues(at).list(
@@ -142,7 +147,7 @@ def test_calls_and_pushes_go_over_tls(secured: Secured, make: Make, serve: Serve
     serve(make(secured.url()), handler)
     client = make(secured.url())
     for n in range(20):
-        assert answered(client, as_json(n))
+        ask(client, as_json(n))
     big = as_json("x" * 1_000_000)
     assert client.call(client.home(), a_call(body=big, timeout_ms=20_000)).body == big
     client.send(client.home(), a_push(body=b'"pushed"'))
@@ -171,7 +176,7 @@ def test_a_certificate_is_not_looked_at_where_the_url_says_so(
 ) -> None:
     url = secured.url("localhost", cacertfile="", verify="verify_none")
     serve(make(url), Handler())
-    assert answered(make(url))
+    ask(make(url))
 
 
 def test_who_shows_no_certificate_where_one_is_wanted_is_connect_failed(

@@ -37,7 +37,7 @@ from fan.message import Request, Response
 from fan.model import Instance, Interface, State
 from fan.needs import CannotStart, Needs
 from fan.stores.rules import now
-from fan.transports.base import Handler, Listener, Stream
+from fan.transports.base import Handler, Listener, Overdue, Stream
 from fan.writing import user_name
 
 if TYPE_CHECKING:
@@ -323,6 +323,7 @@ class Gate:
         is_cancelled: Callable[[], bool] | None = None,
         peer: str = "",
         is_queued: bool = False,
+        on_overdue: Overdue | None = None,
     ) -> Response | Future[Response] | Stream:
         """Answer one request: see `transports.base.Handler`."""
         if self._waiting:
@@ -333,7 +334,8 @@ class Gate:
             except FanError as exc:
                 return error_response(request, exc)
         return self._dispatcher(
-            request, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued
+            request, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued,
+            on_overdue=on_overdue,
         )
 
 

@@ -245,8 +245,11 @@ class Registrar:
                 for instance in list(self._held.values()):
                     self._restore(instance)
                 epoch = self._open().head(deadline=self._deadline(None)).epoch
-                # Made anew once more meanwhile, it may look as it did before the first time.
                 self._catch_up()
+                # Made anew once more meanwhile, it may look as it did before the first time, and
+                # nobody would tell.
+                if not epoch or self._open().head(deadline=self._deadline(None)).epoch != epoch:
+                    return False
         except FanError:
             return False
         self._epoch = epoch

@@ -348,7 +348,7 @@ class Discovery(Registrar):
                 self._end_remembering = self._mirror.listen(self._remember)
         self._remember(self._mirror.use(ROUTE + service, deadline=deadline))
 
-    def _catch_up(self) -> None:
+    def _see_routes(self) -> None:
         self._mirror.refresh()
 
     def _remember(self, state: State) -> None:

@@ -30,7 +30,6 @@ from fan.failures import error_response
 from fan.hosting import Hosted
 from fan.message import MAX_TIMEOUT, Request, Response
 from fan.middleware.base import Inbound, InboundNext, Invoke, Sleep
-from fan.overdue import GRACE
 from fan.runner import FAREWELL, Expired
 from fan.service import Method
 from fan.transports.base import Overdue, Stream
@@ -45,8 +44,8 @@ class Exchange:
     """One request on its way through the layers, the handler and back."""
 
     __slots__ = (
-        "_args", "_dispatcher", "_has_answer", "_hosted", "_kwargs", "_method", "_on_overdue",
-        "_started", "_steps", "context", "request",
+        "_args", "_dispatcher", "_has_answer", "_hosted", "_is_queued", "_kwargs", "_method",
+        "_on_overdue", "_started", "_steps", "context", "request",
     )  # fmt: skip
 
     def __init__(
@@ -68,9 +67,10 @@ class Exchange:
         is_call = request.kind in ("call", "stream")
         #: Whether whoever sent it waits for what the handler does: a caller, or a queue.
         self._has_answer = is_call or is_queued
+        self._is_queued = is_queued
         self._on_overdue = on_overdue if is_queued and not is_call else None
         seconds = request.timeout_ms / 1000
-        if is_queued and not is_call:  # the sender's time was for having it accepted
+        if not is_call:  # the sender's time was for having it accepted
             seconds = min(method.timeout or dispatcher.push_timeout, MAX_TIMEOUT)
         self.context = Context(
             site=hosted.sites[method.name],
@@ -94,6 +94,7 @@ class Exchange:
             peer=peer,
             is_idempotent=method.is_idempotent,
             dedupe=method.dedupe,
+            is_queued=self._is_queued,
             exchange=self,
         )
         dispatcher.begin(self._hosted)
@@ -142,9 +143,9 @@ class Exchange:
 
     def _run_watched(self, on_overdue: Overdue) -> Response:
         """Run a plain handler, which nobody can end, of a message that somebody else may handle."""
-        watch, deadline = self._dispatcher.overdue, self.context.own_deadline
+        watch, deadline = self._dispatcher.watch, self.context.own_deadline
         assert deadline is not None
-        number = watch.add(deadline + GRACE, partial(self._overdue, on_overdue))
+        number = watch.add(deadline, partial(self._overdue, on_overdue))
         try:
             return self._finish(self._run_plain)
         finally:
@@ -194,9 +195,9 @@ class Exchange:
 
         def handle() -> None:
             if self._method.kind == "async":
-                self._run_async()
+                self._run_async().add_done_callback(lambda done: self._tell(done.result()))
             else:
-                self._finish(self._run_plain)
+                self._tell(self._finish(self._run_plain))
 
         try:
             self._dispatcher._app.pool.submit(handle)
@@ -209,6 +210,19 @@ class Exchange:
             executed="maybe",
         )
 
+    def _tell(self, response: Response) -> None:
+        """Nobody waits for what became of an accepted push, and nobody delivers it again."""
+        if response.code == "ok":
+            return
+        import logging
+
+        request = self.request
+        name = f"{response.code}/{response.reason}" if response.reason else response.code
+        logging.getLogger("fan").error(
+            "a push of %s.%s failed and is lost (%s): %s: %s",
+            request.service, request.method, request.id, name, response.message,
+        )  # fmt: skip
+
     def _run_async(self) -> Future[Response]:
         from concurrent.futures import Future
 
@@ -220,7 +234,7 @@ class Exchange:
         except Exception as exc:  # the arguments do not fit after all
             answer.set_result(self._finish(partial(_raise, self._leaving(exc))))
             return answer
-        # Who pushed has gone: nobody's deadline ends what it began.
+        # Who pushed has gone, and nobody delivers it again: it may take what it takes.
         timeout = self.context.remaining if self._has_answer else None
         work = self._dispatcher._app.runner.start(coroutine, variables, timeout)
         answer.add_done_callback(lambda f: work.cancel() if f.cancelled() else None)

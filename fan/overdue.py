@@ -18,13 +18,6 @@ class Watch:
     watched. What is called must not wait: all others wait for it."""
 
     def __init__(self) -> None:
-        self.start_over()
-
-    def __repr__(self) -> str:
-        return f"<Watch of {len(self._watched)}>"
-
-    def start_over(self) -> None:
-        """In a forked child: nothing is watched, and the thread is not here."""
         self._changed = threading.Condition()
         self._watched: dict[int, tuple[float, Callable[[], object]]] = {}
         self._numbers = count()
@@ -32,9 +25,13 @@ class Watch:
         self._wakes_at = 0.0
         self._is_closed = False
 
+    def __repr__(self) -> str:
+        return f"<Watch of {len(self._watched)}>"
+
     def add(self, deadline: float, then: Callable[[], object]) -> int:
-        """Call `then` at that point of `time.monotonic()`, unless the number that this gives is
-        dropped before."""
+        """Call `then` soon after that point of `time.monotonic()`, unless the number that this
+        gives is dropped before."""
+        deadline += GRACE
         with self._changed:
             number = next(self._numbers)
             self._watched[number] = deadline, then

@@ -1,4 +1,4 @@
-"""Notices handlers that do not come back in the time of their delivery."""
+"""Notices handlers that do not come back in the time of their delivery, and wakes what waits."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from itertools import count
 
-#: Seconds beyond its time after which a handler counts as one that does not come back.
-GRACE = 1.0
 #: Seconds without anything to watch after which the thread ends.
 IDLE = 10.0
 
@@ -16,6 +14,9 @@ IDLE = 10.0
 class Watch:
     """Calls back for what is not done at its time, from a thread that is there while anything is
     watched. What is called must not wait: all others wait for it."""
+
+    #: Seconds beyond its time after which a handler counts as one that does not come back.
+    grace = 1.0
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -29,9 +30,8 @@ class Watch:
         return f"<Watch of {len(self._watched)}>"
 
     def add(self, deadline: float, then: Callable[[], object]) -> int:
-        """Call `then` soon after that point of `time.monotonic()`, unless the number that this
-        gives is dropped before."""
-        deadline += GRACE
+        """Call `then` at that point of `time.monotonic()`, unless the number that this gives is
+        dropped before."""
         with self._changed:
             number = next(self._numbers)
             self._watched[number] = deadline, then

@@ -348,6 +348,9 @@ class Discovery(Registrar):
                 self._end_remembering = self._mirror.listen(self._remember)
         self._remember(self._mirror.use(ROUTE + service, deadline=deadline))
 
+    def _see_routes(self) -> None:
+        self._mirror.refresh()
+
     def _remember(self, state: State) -> None:
         """Keep the routes of what is held here; in a registry that was made anew these are gone,
         and we with them, also where our session was not."""

@@ -318,6 +318,7 @@ TABLE: dict[str, Row] = {
     "fan.testing.contracts.queue_harness": row(ASIDE, "pytest"),
     "fan.testing.contracts.queue_probe": row(ASIDE),
     "fan.testing.contracts.queue_pushes": row(ASIDE, "pytest"),
+    "fan.testing.contracts.queue_tries": row(ASIDE, "pytest"),
     "fan.testing.contracts.queue_server": row(ASIDE),
     "fan.testing.contracts.queues": row(ASIDE),
     "fan.testing.contracts.resilience": row(ASIDE, "pytest"),

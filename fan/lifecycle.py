@@ -28,22 +28,19 @@ from fan.errors import (
     FanError,
     NotFound,
     PermissionDenied,
-    Unavailable,
     Unknown,
 )
-from fan.failures import error_response
+from fan.gate import Gate
 from fan.hosting import Hosted
 from fan.intake import Intake
 from fan.interface import dependencies, interface_of, shards_of
-from fan.message import Request, Response
 from fan.model import Instance, Interface, State
 from fan.needs import CannotStart, Needs
 from fan.stores.rules import now
-from fan.transports.base import Handler, Listener, Stream
+from fan.transports.base import Listener
 from fan.writing import user_name
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
 
     from fan.app import App
 
@@ -309,37 +306,6 @@ class Lifecycle:
             tell("could not %s: %s", what, exc)
         except Exception:
             _log().exception("could not %s", what)
-
-
-class Gate:
-    """The Handler in front of the Dispatcher: an instance that is not up yet is unavailable."""
-
-    def __init__(
-        self, dispatcher: Handler, waiting: set[str], find: Callable[[Request], Hosted]
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._waiting = waiting
-        self._find = find
-
-    def __call__(
-        self,
-        request: Request,
-        *,
-        is_cancelled: Callable[[], bool] | None = None,
-        peer: str = "",
-        is_queued: bool = False,
-    ) -> Response | Future[Response] | Stream:
-        """Answer one request: see `transports.base.Handler`."""
-        if self._waiting:
-            try:
-                one = self._find(request)
-                if one.instance_id in self._waiting:
-                    raise Unavailable(f"{one.name} is not up yet", reason="no_instance")
-            except FanError as exc:
-                return error_response(request, exc)
-        return self._dispatcher(
-            request, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued
-        )
 
 
 def start_order(hosted: Sequence[Hosted]) -> list[Hosted]:

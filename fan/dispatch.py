@@ -16,8 +16,9 @@ from fan.failures import error_response
 from fan.hosting import Hosted, Hosting
 from fan.message import MAX_TIMEOUT, VERSION, Request, Response
 from fan.middleware.base import Inbound, InboundNext, Middleware, Steps
+from fan.overdue import Watch
 from fan.service import Method
-from fan.transports.base import Stream
+from fan.transports.base import Overdue, Stream
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -36,6 +37,8 @@ class Dispatcher:
         #: One item per request in flight: append and pop are atomic, and need no lock on the way.
         self._flying: list[None] = []
         self._is_draining = False
+        #: Handlers of queued messages that run now.
+        self.overdue = Watch()
         #: Whether anybody waits for the last request to end.
         self._is_awaited = False
 
@@ -58,6 +61,7 @@ class Dispatcher:
         self._idle = threading.Condition()
         self._flying = []
         self._is_draining = self._is_awaited = False
+        self.overdue.start_over()
         self.hosting.start_over()
 
     def drain(self) -> None:
@@ -85,6 +89,7 @@ class Dispatcher:
         is_cancelled: Callable[[], bool] | None = None,
         peer: str = "",
         is_queued: bool = False,
+        on_overdue: Overdue | None = None,
     ) -> Response | Future[Response] | Stream:
         """Answer one request: see `transports.base.Handler`."""
         if request.timeout_ms > MAX_TIMEOUT * 1000:  # whoever sent it: nothing can wait so long
@@ -99,7 +104,13 @@ class Dispatcher:
         except FanError as exc:
             return error_response(request, _draining(request) if self._is_draining else exc)
         return self.handle(
-            request, hosted, method, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued
+            request,
+            hosted,
+            method,
+            is_cancelled=is_cancelled,
+            peer=peer,
+            is_queued=is_queued,
+            on_overdue=on_overdue,
         )
 
     def _stale(self, hosted: Hosted) -> FanError:
@@ -120,6 +131,7 @@ class Dispatcher:
         is_cancelled: Callable[[], bool] | None = None,
         peer: str = "",
         is_queued: bool = False,
+        on_overdue: Overdue | None = None,
     ) -> Response | Future[Response] | Stream:
         """Answer one request by a method that was found for it."""
         if self._is_draining:
@@ -130,7 +142,9 @@ class Dispatcher:
             request = msgspec.structs.replace(request, principal="")
         if is_queued and request.kind in ("push", "event") and request.gen:
             request = msgspec.structs.replace(request, gen=0)  # pinned anew at each delivery
-        exchange = Exchange(self, request, hosted, method, is_cancelled, is_queued=is_queued)
+        exchange = Exchange(
+            self, request, hosted, method, is_cancelled, is_queued=is_queued, on_overdue=on_overdue
+        )
         return exchange.run(hosted.chains.get(method.name) or self._chain, peer)
 
     def follow(self, hosted: Hosted, layers: Callable[[str], list[Middleware] | None]) -> None:

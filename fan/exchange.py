@@ -30,9 +30,10 @@ from fan.failures import error_response
 from fan.hosting import Hosted
 from fan.message import MAX_TIMEOUT, Request, Response
 from fan.middleware.base import Inbound, InboundNext, Invoke, Sleep
+from fan.overdue import GRACE
 from fan.runner import FAREWELL, Expired
 from fan.service import Method
-from fan.transports.base import Stream
+from fan.transports.base import Overdue, Stream
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -44,8 +45,8 @@ class Exchange:
     """One request on its way through the layers, the handler and back."""
 
     __slots__ = (
-        "_args", "_dispatcher", "_has_answer", "_hosted", "_kwargs", "_method", "_started",
-        "_steps", "context", "request",
+        "_args", "_dispatcher", "_has_answer", "_hosted", "_kwargs", "_method", "_on_overdue",
+        "_started", "_steps", "context", "request",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +58,7 @@ class Exchange:
         is_cancelled: Callable[[], bool] | None,
         *,
         is_queued: bool = False,
+        on_overdue: Overdue | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._hosted = hosted
@@ -66,6 +68,7 @@ class Exchange:
         is_call = request.kind in ("call", "stream")
         #: Whether whoever sent it waits for what the handler does: a caller, or a queue.
         self._has_answer = is_call or is_queued
+        self._on_overdue = on_overdue if is_queued and not is_call else None
         seconds = request.timeout_ms / 1000
         if is_queued and not is_call:  # the sender's time was for having it accepted
             seconds = min(method.timeout or dispatcher.push_timeout, MAX_TIMEOUT)
@@ -103,6 +106,8 @@ class Exchange:
             if not self._has_answer:
                 return self._accept()
             if method.kind == "plain":
+                if self._on_overdue is not None:
+                    return self._run_watched(self._on_overdue)
                 return self._finish(self._run_plain)
             if method.kind == "async":
                 return self._run_async()
@@ -134,6 +139,28 @@ class Exchange:
         finally:
             _current.reset(token)
         return self._reply(value)
+
+    def _run_watched(self, on_overdue: Overdue) -> Response:
+        """Run a plain handler, which nobody can end, of a message that somebody else may handle."""
+        watch, deadline = self._dispatcher.overdue, self.context.own_deadline
+        assert deadline is not None
+        number = watch.add(deadline + GRACE, partial(self._overdue, on_overdue))
+        try:
+            return self._finish(self._run_plain)
+        finally:
+            watch.drop(number)
+
+    def _overdue(self, on_overdue: Overdue) -> None:
+        import logging
+
+        request = self.request
+        late = DeadlineExceeded(
+            f"a handler of {request.service}.{request.method} has not come back after"
+            f" {time.monotonic() - self._started:.1f} s",
+            reason="server_timer",
+        )
+        logging.getLogger("fan").error("%s: its message goes on without it", late.message)
+        on_overdue(error_response(request, late, self._hosted.served))
 
     def _finish(self, produce: Callable[[], Response]) -> Response:
         """Send the handler's outcome up through the layers, and count the call."""

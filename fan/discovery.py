@@ -29,7 +29,7 @@ from fan.readings import (
     routed,
     safely,
 )
-from fan.registration import Registrar
+from fan.registration_again import KeptRegistered
 from fan.stores.base import HEAD, Cut, Entry, Head, Hint, Store, Watch
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _MOST_PINNED = 256
 _LATER = 0.01
 
 
-class Discovery(Registrar):
+class Discovery(KeptRegistered):
     """The registry's services for one App. With `live`, what was looked up once is kept and
     refreshed by watches; without, every look-up reads the store."""
 

@@ -166,6 +166,12 @@ class Lifecycle:
         self._instances.clear()
         self._waiting.clear()
 
+    def abandon(self) -> None:
+        """In a forked child: leave the serving to the parent."""
+        for listener in self._listeners:
+            listener.abandon()
+        self._intake.abandon()
+
     def reroute(self) -> None:
         """The routes changed: other versions take what is in the queues. Returns at once."""
         if self._listeners and not self._is_draining:

@@ -52,6 +52,7 @@ TABLE: dict[str, Row] = {
     "fan.message": row(VALUE),
     "fan.model": row(VALUE),
     "fan.context": row(VALUE),
+    "fan.forks": row(VALUE),
     "fan.codec": row(VALUE),
     # contracts
     "fan.transports": row(CONTRACT),

@@ -62,7 +62,7 @@ PROGRAM = names(
 #: To find a service in the registry.
 LOOK_UP = names(
     """
-    fan fan.discovery fan.errors fan.message fan.mirror fan.model fan.plugins fan.readings
+    fan fan.discovery fan.errors fan.forks fan.message fan.mirror fan.model fan.plugins fan.readings
     fan.references fan.registration fan.registration_again fan.settings fan.settings_places
     fan.settings_values fan.sqlite fan.sqlite.channel fan.sqlite.errors fan.sqlite.kind
     fan.sqlite.locks

@@ -27,7 +27,7 @@ from fan.readings import (
     info_of,
     routed,
 )
-from fan.registration import Registrar
+from fan.registration_again import KeptRegistered
 from fan.stores.base import HEAD, Cut, Head, Hint, Store, Watch
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _MOST_PINNED = 256
 _LATER = 0.01
 
 
-class Discovery(Registrar):
+class Discovery(KeptRegistered):
     """The registry's services for one App. With `live`, what was looked up once is kept and
     refreshed by watches; without, every look-up reads the store."""
 

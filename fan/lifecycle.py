@@ -36,12 +36,12 @@ from fan.intake import Intake
 from fan.interface import dependencies, interface_of, shards_of
 from fan.model import Instance, Interface, State
 from fan.needs import CannotStart, Needs
+from fan.standby import Standby
 from fan.stores.rules import now
 from fan.transports.base import Listener
 from fan.writing import user_name
 
 if TYPE_CHECKING:
-
     from fan.app import App
 
 #: Seconds for the registry when an App stops: it must be able to go while the registry is down.
@@ -57,6 +57,7 @@ class Lifecycle:
         self._intake = Intake(app)
         self._needs = self._new_needs()
         self._following = self._new_chore()
+        self._standby = Standby(app, self._hold, self._end, self._bring_back)
         self._instances: dict[str, Instance] = {}
         self._started: list[Hosted] = []
         #: Ids of instances that are not up yet.
@@ -70,8 +71,8 @@ class Lifecycle:
 
     @property
     def waiting(self) -> list[Hosted]:
-        """The services that wait for what they need."""
-        return self._needs.waiting
+        """The services that wait for what they need, or for their place."""
+        return [*self._needs.waiting, *self._standby.resting]
 
     def wait_up(self) -> bool:
         """Wait until every service is up; False where the App stops first. Raises what keeps one
@@ -118,6 +119,7 @@ class Lifecycle:
                 self._adopt(one, adopt)
             self._intake.open(self._listeners, self._handler())
             self._needs.open(hosted)
+            self._standby.open()
         except BaseException:
             # A registry that failed fails again on the way out; the first time is what is raised.
             self._is_failing = True
@@ -135,6 +137,7 @@ class Lifecycle:
         if not self._is_draining:
             self._is_draining = True
             self._needs.close(max(0.0, timeout))
+            self._standby.close(max(0.0, timeout))
             self._following.close(0.0)  # what it is about to take is not taken any more
             # Who watches goes elsewhere at once; who does not is refused with a code that is safe
             # to repeat elsewhere. The registry may be down: we leave all the same.
@@ -153,8 +156,7 @@ class Lifecycle:
         if self._listeners or self._instances:
             self.drain(timeout)
         for one in reversed(self._started):
-            self._attempt(f"stop {one.name}", partial(self._run, one.service.service_stop))
-        self._started.clear()
+            self._end(one)
         left = max(0.0, deadline - time.monotonic())
         self._attempt("end the subscriptions", partial(self._intake.close, left))
         for listener in self._listeners:
@@ -165,6 +167,12 @@ class Lifecycle:
             self._attempt("deregister", partial(self._deregister, instance_id))
         self._instances.clear()
         self._waiting.clear()
+
+    def abandon(self) -> None:
+        """In a forked child: leave the serving to the parent."""
+        for listener in self._listeners:
+            listener.abandon()
+        self._intake.abandon()
 
     def reroute(self) -> None:
         """The routes changed: other versions take what is in the queues. Returns at once."""
@@ -250,6 +258,22 @@ class Lifecycle:
         self._set_state(one.instance_id, "up", unmet=())
         _log().warning("%s has what it needs, and is up", one.name)
         self._following.ask()
+
+    def _hold(self, one: Hosted) -> None:
+        """Another has its place: it takes no calls, messages and events any more."""
+        self._waiting.add(one.instance_id)
+        self._following.ask()
+        self._set_state(one.instance_id, "starting")
+
+    def _bring_back(self, one: Hosted) -> None:
+        if one not in self._needs.waiting:  # else it is brought up with what it needs
+            self._bring_up_late(one)
+
+    def _end(self, one: Hosted) -> None:
+        """Run its `service_stop`."""
+        if one in self._started:
+            self._started.remove(one)
+            self._attempt(f"stop {one.name}", partial(self._run, one.service.service_stop))
 
     def _note_missing(self, one: Hosted, missing: tuple[str, ...]) -> None:
         state = self._instances[one.instance_id].state

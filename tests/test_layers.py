@@ -52,6 +52,7 @@ TABLE: dict[str, Row] = {
     "fan.message": row(VALUE),
     "fan.model": row(VALUE),
     "fan.context": row(VALUE),
+    "fan.forks": row(VALUE),
     "fan.codec": row(VALUE),
     # contracts
     "fan.transports": row(CONTRACT),
@@ -220,6 +221,7 @@ TABLE: dict[str, Row] = {
     "fan.readings": row(LOGIC),
     "fan.registration": row(LOGIC),
     "fan.route_log": row(LOGIC),
+    "fan.registration_again": row(LOGIC),
     "fan.mirror": row(LOGIC),
     "fan.routes": row(LOGIC),
     "fan.writing": row(LOGIC),
@@ -266,6 +268,7 @@ TABLE: dict[str, Row] = {
     "fan.policies": row(COMPOSITION),
     "fan.gate": row(COMPOSITION),
     "fan.lifecycle": row(COMPOSITION),
+    "fan.standby": row(COMPOSITION),
     "fan.loader": row(COMPOSITION),
     "fan.needs": row(COMPOSITION),
     "fan.operations": row(COMPOSITION),

@@ -72,10 +72,16 @@ class Binding:
             endpoint.client.rebind(endpoint)
 
     def rebind(self) -> None:
-        """Look again which endpoints are called directly, and how what is hosted is served."""
+        """Look again which endpoints are called directly, and how what is hosted is served. What is
+        not at hand is read."""
         if self._app.routes is not None and self._endpoints:
             self._app.routes.open()
         self._look_up_hosted()
+        self.follow()
+
+    def follow(self) -> None:
+        """The same by what is at hand: this waits for nobody, and is done with a change before that
+        is acknowledged."""
         with self._lock:
             for endpoint in list(self._endpoints):
                 endpoint.client.rebind(endpoint)
@@ -92,7 +98,7 @@ class Binding:
         policies ask for."""
         policies = self._app.policies
         for hosted in self._app.dispatcher.hosting:
-            info = self._known(hosted.name) if self._app.is_started else None
+            info = self._at_hand(hosted.name) if self._app.is_started else None
             route = info.route if info is not None else None
             hosted.is_retired = route is not None and hosted.version in route.retired
 
@@ -106,6 +112,12 @@ class Binding:
                 return policies.layers(differs) if differs else None
 
             self._app.dispatcher.follow(hosted, layers)
+
+    def _at_hand(self, service: str) -> ServiceInfo | None:
+        """What is known of a service that is hosted, once that was looked up."""
+        if self._app.is_live:
+            return self._app.discovery.at_hand(service)
+        return self._known(service)  # nothing is kept
 
     def _known(self, service: str) -> ServiceInfo | None:
         try:

@@ -88,6 +88,10 @@ class Configs:
         none in any layer."""
         if gen:
             value = self.value_at(key, gen)
+        elif self._is_live:
+            value = self._live.use(check_key(key), deadline=deadline, is_passing=True).get(
+                key, MISSING
+            )
         else:
             value = self.values(check_key(key), deadline=deadline).get(key, MISSING)
         if value is MISSING:
@@ -106,7 +110,7 @@ class Configs:
         Unavailable (stale_pin), executed no, where that is not kept any more."""
         object, store = CONFIG + check_key(key), self._open()
         if self._is_live:
-            values = self._live.use(key)
+            values = self._live.use(key, is_passing=True)
             state = self._live.mirror.state
             found = state.objects.get(object)
             if found is not None and found.pinned_at <= gen <= state.gen:
@@ -129,8 +133,9 @@ class Configs:
         on_change: Callable[[T], None] | None = None,
     ) -> View[T]:
         """Settings of the class `kind`, a msgspec Struct or a dataclass, that follow the configs
-        below `prefix`; `on_change` is called with each new one, from a store thread. Raises
-        InvalidArgument (bad_value) where the configs do not fit it."""
+        below `prefix`; `on_change` is called with each new one behind the change, in a thread
+        for that: only the next such call waits for it. Raises InvalidArgument (bad_value) where the
+        configs do not fit it."""
         prefix = check_key(prefix.rstrip("/"))
         fields = fields_of(kind)
 
@@ -379,6 +384,7 @@ class Configs:
         for view in self._views:
             view.close()
         self._views.clear()
+        self._live.close()
         if self._owns_mirror:
             self._live.mirror.close()
 

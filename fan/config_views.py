@@ -12,6 +12,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -127,8 +128,10 @@ class View(Generic[T]):
         #: Why the last change was refused, None where it was taken.
         self.error: FanError | None = None
         self._end: Callable[[], None] = lambda: None
-        # Store threads and writers refresh: whoever looks last has to be the last to swap.
-        self._lock = threading.RLock()
+        self._live: Live | None = None
+        # Store threads and writers take over: whoever looks last has to be the last to swap.
+        # Nothing is read of the registry meanwhile: that could wait for who waits for this.
+        self._lock = threading.Lock()
         self._value: T = self._converted()
 
     def __repr__(self) -> str:
@@ -146,8 +149,9 @@ class View(Generic[T]):
 
     def follow(self, live: Live) -> None:
         """Refuse what does not fit, and look again whenever values change."""
-        self._end = live.follow(self.check, self.refresh)
-        self.refresh()  # what changed before it was heard of
+        self._live = live
+        self._end = live.follow(self.check, self._take)
+        self._take()  # what changed before it was heard of
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Raise InvalidArgument (bad_value) where these would not fit the class."""
@@ -158,29 +162,30 @@ class View(Generic[T]):
             raise
         self.error = None
 
-    def refresh(self) -> None:
-        """Take what is there now, if it is valid and another."""
+    def _take(self) -> None:
+        """Take over what is in force now, if it is valid and another."""
+        assert self._live is not None
         with self._lock:
-            self._refresh()
-
-    def _refresh(self) -> None:
-        log = logging.getLogger("fan.config")
-        try:
-            value = self._converted()
-        except FanError as exc:
-            if str(exc) != str(self.error):
-                log.warning("the last good settings of %s stay: %s", self.prefix, exc)
-            self.error = exc
-            return
-        self.error = None
-        if value == self._value:
-            return
-        self._value = value
-        if self._on_change is not None:
             try:
-                self._on_change(value)
-            except Exception:
-                log.exception("on_change of %s failed", self.prefix)
+                value = self._converted(self._live.now)
+            except FanError as exc:
+                if str(exc) != str(self.error):
+                    log = logging.getLogger("fan.config")
+                    log.warning("the last good settings of %s stay: %s", self.prefix, exc)
+                self.error = exc
+                return
+            self.error = None
+            if value == self._value:
+                return
+            self._value = value
+            if self._on_change is not None:
+                self._live.tell(partial(self._tell, self._on_change, value))
+
+    def _tell(self, on_change: Callable[[T], None], value: T) -> None:
+        try:
+            on_change(value)
+        except Exception:
+            logging.getLogger("fan.config").exception("on_change of %s failed", self.prefix)
 
     def _converted(self, values: Mapping[str, Any] | None = None) -> T:
         document = self._read(values)

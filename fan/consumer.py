@@ -17,9 +17,10 @@ from typing import Any
 
 import msgspec
 
+from fan.chores import FAREWELL, RETRY, Chore, held
 from fan.config_values import owner_of
 from fan.context import new_id
-from fan.errors import FanError, PermissionDenied, Unavailable
+from fan.errors import DeadlineExceeded, FanError, PermissionDenied, Unavailable
 from fan.mirror import Mirror, State
 from fan.model import Applied, Consumer, Nack, Proposal, Vote
 from fan.stores.base import Entry, Hint, Revision, Session, Store, Watch
@@ -55,15 +56,25 @@ class Registration:
         self._mirror = mirror
         self._open = open
         self._timeout = timeout
-        self._lock = threading.RLock()
+        #: Held while the record is replaced, and for nothing that may wait.
+        self._lock = threading.Lock()
         self._record = Consumer(
             id=f"{app}-{new_id()[:12]}", app=app, pid=os.getpid(), host=os.uname().nodename
         )
+        #: Held by who writes it: see `held`.
+        self._writing = threading.RLock()
         self._session: Session | None = None
         self._watch: Watch | None = None
+        #: The services that the registry knows us to use.
+        self._told: frozenset[str] = frozenset()
         self._written_at = 0.0
         self._is_refused = False
         self._closed = threading.Event()
+        what = "tell the registry what is applied"
+        self._telling = Chore("fan-consumer-ack", what, self._write_again)
+        self._voting = Chore("fan-consumer-vote", "vote on a proposal", self._vote)
+        what = "register again with what is in use"
+        self._returning = Chore("fan-consumer", what, self._come_back)
         mirror.witness = self
 
     def __repr__(self) -> str:
@@ -82,10 +93,9 @@ class Registration:
         who is not registered must not read."""
         owners = {owner for name in names if (owner := users_of(name.rstrip("/")))}
         with self._lock:
-            if owners.issubset(self._record.uses) and self._is_registered():
-                return
-            uses = tuple(sorted(owners.union(self._record.uses)))
-            self._record = msgspec.structs.replace(self._record, uses=uses)
+            uses = owners.union(self._record.uses)
+            self._record = msgspec.structs.replace(self._record, uses=tuple(sorted(uses)))
+        if not (owners.issubset(self._told) and self._is_registered()):
             self._write(deadline)
 
     def applied(self, state: State, entries: Iterable[Entry] | None) -> None:
@@ -108,16 +118,17 @@ class Registration:
                 )
             )
             self._record = msgspec.structs.replace(self._record, applied=new, nack=None)
-            if is_prompt or time.monotonic() - self._written_at > LAZY:
-                self._tell()
+        if is_prompt or time.monotonic() - self._written_at > LAZY:
+            self._tell()
 
     def refused(self, gen: int, error: FanError) -> None:
         """Say that a generation is not taken, and why."""
         with self._lock:
             nack = Nack(gen, f"{error.code}: {error}")
-            if nack != self._record.nack:
-                self._record = msgspec.structs.replace(self._record, nack=nack)
-                self._tell()
+            if nack == self._record.nack:
+                return
+            self._record = msgspec.structs.replace(self._record, nack=nack)
+        self._tell()
 
     # Proposals
 
@@ -128,6 +139,7 @@ class Registration:
             self._vote()
         except FanError as exc:
             logging.getLogger("fan").warning("a proposal could not be voted on: %s", exc)
+            self._voting.ask(RETRY)
 
     def _vote(self) -> None:
         deadline = time.monotonic() + self._timeout
@@ -143,7 +155,7 @@ class Registration:
         with self._lock:
             kept = [*self._record.votes.items(), *votes.items()][-_MAX_VOTES:]
             self._record = msgspec.structs.replace(self._record, votes=dict(kept))
-            self._write(deadline)
+        self._write(deadline)
 
     def _verdict(self, proposal: Proposal) -> Vote:
         """Whether the state would be taken that a proposal would leave."""
@@ -168,37 +180,35 @@ class Registration:
         return self._is_refused or (self._session is not None and self._session.is_alive)
 
     def _tell(self) -> None:
-        """Write what changed; a registry that is down learns it when it is back."""
-        if self._closed.is_set() or not self._record.uses:
-            return
-        try:
-            self._write(time.monotonic() + self._timeout)
-        except FanError as exc:
-            logging.getLogger("fan").warning("the registry was not told what is applied: %s", exc)
+        """Have written what changed; a registry that is down learns it when it is back."""
+        if self._record.uses:
+            self._telling.ask()
+
+    def _write_again(self) -> None:
+        self._write(time.monotonic() + self._timeout)
 
     def _write(self, deadline: float) -> None:
-        if self._is_refused or self._closed.is_set():
-            return
-        store = self._open()
-        try:
-            if self._session is None or not self._session.is_alive:
-                self._session = store.open_session(on_lost=self._on_lost, deadline=deadline)
-            if self._watch is None:
-                self._watch = store.watch(PREPARATIONS, self._on_hint)
-            self._put(store, deadline)
-        except PermissionDenied as exc:
-            self._is_refused = True
-            logging.getLogger("fan").warning("switches will not wait for this App: %s", exc)
+        """Write the record as it stands now."""
+        with held(self._writing, deadline):
+            if self._is_refused or self._closed.is_set():
+                return
+            store = self._open()
+            try:
+                if self._session is None or not self._session.is_alive:
+                    self._session = store.open_session(on_lost=self._on_lost, deadline=deadline)
+                if self._watch is None:
+                    self._watch = store.watch(PREPARATIONS, self._on_hint)
+                self._put(store, deadline)
+            except PermissionDenied as exc:
+                self._is_refused = True
+                logging.getLogger("fan").warning("switches will not wait for this App: %s", exc)
 
     def _put(self, store: Store, deadline: float) -> None:
-        self._record = msgspec.structs.replace(self._record, at=now())
-        store.put(
-            SUBSCRIBERS,
-            self._record.id,
-            msgspec.json.encode(self._record),
-            session=self._session,
-            deadline=deadline,
-        )
+        with self._lock:
+            record = self._record = msgspec.structs.replace(self._record, at=now())
+        body = msgspec.json.encode(record)
+        store.put(SUBSCRIBERS, record.id, body, session=self._session, deadline=deadline)
+        self._told = frozenset(record.uses)
         self._written_at = time.monotonic()
 
     def _on_lost(self) -> None:
@@ -206,34 +216,29 @@ class Registration:
         must not be used before it was read again, after registering anew."""
         self._mirror.drop()
         with self._lock:
-            if self._closed.is_set():
-                return
             self._record = msgspec.structs.replace(self._record, applied=Applied(), votes={})
-        threading.Thread(target=self._come_back, name="fan-consumer", daemon=True).start()
+        self._returning.ask()
 
     def _come_back(self) -> None:
-        wait = 0.0
-        while not self._closed.wait(wait):
-            deadline = time.monotonic() + self._timeout
-            try:
-                with self._lock:
-                    self._write(deadline)
-                self._mirror.refresh(deadline)
-                return
-            except FanError:
-                wait = min(2 * wait or 0.1, self._timeout)
+        deadline = time.monotonic() + self._timeout
+        self._write(deadline)
+        self._mirror.refresh(deadline)
 
     def close(self) -> None:
         """Be no consumer any more. Twice does no harm."""
-        with self._lock:
-            self._closed.set()
+        self._closed.set()
+        for chore in (self._telling, self._voting, self._returning):
+            chore.close()
+        # Where somebody is still at it the store goes away with the session.
+        until = time.monotonic() + FAREWELL
+        with contextlib.suppress(DeadlineExceeded), held(self._writing, until):
             session, self._session = self._session, None
             watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.close()
-        if session is not None:
-            with contextlib.suppress(Unavailable):
-                session.close()
+            if watch is not None:
+                watch.close()
+            if session is not None:
+                with contextlib.suppress(Unavailable):
+                    session.close()
 
 
 def registered(record: Any) -> Consumer | None:

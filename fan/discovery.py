@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fan.errors import NO, FanError, NotFound, Unavailable
+from fan.chores import RETRY, Chore, held
+from fan.errors import NO, DeadlineExceeded, FanError, NotFound, Unavailable
 from fan.mirror import Mirror, State
 from fan.model import Route, ServiceInfo
 from fan.readings import (
@@ -57,6 +58,8 @@ class Discovery(Registrar):
         on_change: Callable[[], None] | None = None,
         mirror: Mirror | None = None,
     ) -> None:
+        """`on_change` is called with each change before it is acknowledged, and waits for nobody;
+        who uses `watch` may."""
         super().__init__(store, timeout)
         #: Routes and policies as of one generation; the rest of what is known has no generation.
         self._mirror = Mirror(store, timeout) if mirror is None else mirror
@@ -66,6 +69,10 @@ class Discovery(Registrar):
         #: Services as of earlier generations, for calls that are pinned to those.
         self._pinned: dict[tuple[str, int], Cut] = {}
         self._is_live = live
+        #: Held while what is kept here is replaced, and for nothing that may wait.
+        self._guard = threading.Lock()
+        #: Held by who begins to watch: see `held`.
+        self._door = threading.Lock()
         self._cache: dict[str, ServiceInfo] = {}
         #: Numbers the readings in the order in which they began; a name's newest one stays.
         self._readings = 0
@@ -73,8 +80,13 @@ class Discovery(Registrar):
         #: The names of all services, for who mistook one, and until when they are good enough.
         self._known_names: list[str] = []
         self._named_until = 0.0
+        #: Names that could not be read again after a hint, and are old until they are.
+        self._old: set[str] = set()
+        self._catching_up = Chore("fan-discovery", "read instances again", self._catch_up)
         self._watches: list[Watch] | None = None
-        self._listeners: list[Callable[[], None]] = [on_change] if on_change is not None else []
+        self._on_change = on_change
+        self._listeners: list[Callable[[], None]] = []
+        self._telling = Chore("fan-discovery-news", "tell of what changed", self._tell_all)
         #: Fires when an override is over, of which no watch tells.
         self._timer: threading.Timer | None = None
         self._timer_at = 0.0
@@ -107,7 +119,7 @@ class Discovery(Registrar):
             return cached
         deadline = self._deadline(deadline)
         if self._is_live:
-            self._start_watching()
+            self._start_watching(deadline)
         info = self._look(name, deadline)  # before it is in use: it may be no service at all
         if not info.is_known:
             from fan.names import no_such_service
@@ -115,7 +127,7 @@ class Discovery(Registrar):
             raise no_such_service(name, self._names(deadline))
         if self._is_live:
             self._mirror.use(ROUTE + name, POLICY.format(name), deadline=deadline)
-            with self._lock:
+            with self._guard:
                 self._cache[name] = info
             info = self._refresh(name, deadline)  # a change between the read and the cache entry
         return info
@@ -186,12 +198,12 @@ class Discovery(Registrar):
         """Answer look-ups of a service with this until `again` or `forget`: who has just read it
         spares the call that follows a reading. With `live` all is kept anyway."""
         if not self._is_live:
-            with self._lock:
+            with self._guard:
                 self._cache[info.name] = info
 
     def forget(self, name: str) -> None:
         """Have the next look-up of a service read the store."""
-        with self._lock:
+        with self._guard:
             self._cache.pop(name, None)
 
     def _look(self, name: str, deadline: float) -> ServiceInfo:
@@ -215,11 +227,11 @@ class Discovery(Registrar):
         return info_of(name, cut, instances, interfaces, overrides)
 
     def _refresh(self, name: str, deadline: float) -> ServiceInfo:
-        with self._lock:
+        with self._guard:
             self._readings = number = self._readings + 1
         info = self._read(name, deadline)
         self._look_when_over([info])
-        with self._lock:
+        with self._guard:
             if self._is_live:  # another generation may be in force by now
                 state = self._mirror.state
                 info = routed(info, state.objects, state.gen)
@@ -238,14 +250,15 @@ class Discovery(Registrar):
     def watch(
         self, callback: Callable[[], None], *, all_routes: bool = False
     ) -> Callable[[], None]:
-        """Call back, from a store thread, at every change of what is registered or of a route in
-        use, with `all_routes` at every generation; and once at the start. Returns what ends it."""
+        """Call back, from a thread of its own, after every change of what is registered or of a
+        route in use, with `all_routes` after every generation; and once at the start. Several may
+        give one call, and nobody waits for it. Returns what ends it."""
         with ExitStack() as undo:
             self._listeners.append(callback)
             undo.callback(self._listeners.remove, callback)
-            self._start_watching()
+            self._start_watching(self._deadline(None))
             if all_routes:
-                undo.callback(self._open().watch(HEAD, lambda hint: callback()).close)
+                undo.callback(self._open().watch(HEAD, lambda hint: self._telling.ask()).close)
             callback()
             return undo.pop_all().close
 
@@ -260,10 +273,13 @@ class Discovery(Registrar):
             self._open(), read=_all_routes, look=_routes_in, cursor=cursor, timeout=self._timeout
         )
 
-    def _start_watching(self) -> None:
+    def _start_watching(self, deadline: float) -> None:
+        if self._is_watching():
+            return
         store = self._open()
-        with self._lock, ExitStack() as undo:  # where it fails, the next look-up tries again
-            if self._watches is not None:
+        with held(self._door, deadline), ExitStack() as undo:
+            # Where it fails, the next look-up tries again.
+            if self._is_watching():
                 return
             watches: list[Watch] = []
             for kind in (INSTANCE, INTERFACE, OVERRIDE):
@@ -274,16 +290,46 @@ class Discovery(Registrar):
             if self._end_listening is None:
                 self._end_listening = self._mirror.listen(self._on_cut)
 
+    def _is_watching(self) -> bool:
+        return self._watches is not None
+
     def _on_hint(self, hint: Hint) -> None:
         if hint == "lost":
             return  # what is cached is the best there is until the store is back
-        for name in list(self._cache):
+        self._old.update(list(self._cache))
+        try:
+            self._catch_up()
+        except FanError:
+            self._catching_up.ask(RETRY)  # no other hint may come
+
+    def _catch_up(self) -> None:
+        """Read again what is old. Raises what keeps any of it from that."""
+        failure: FanError | None = None
+        for name in list(self._old):
+            self._old.discard(name)  # first: a hint meanwhile has it read once more
             try:
                 self._refresh(name, self._deadline(None))
-            except FanError:
-                continue  # stays as it was; the next hint or "regained" reads it again
+            except FanError as exc:
+                self._old.add(name)
+                failure = exc
+                if isinstance(exc, (Unavailable, DeadlineExceeded)):
+                    break  # the others would wait for the same
+        self._tell()
+        if failure is not None:
+            raise failure
+
+    def _tell(self) -> None:
+        if self._on_change is not None:
+            self._on_change()
+        if self._listeners:
+            self._telling.ask()
+
+    def _tell_all(self) -> None:
         for listener in list(self._listeners):
-            listener()
+            try:
+                listener()
+            except Exception:  # the others are told all the same
+                _log().exception("who watches what is registered failed")
 
     def _look_when_over(self, infos: list[ServiceInfo]) -> None:
         """Look again when the first of the overrides is over."""
@@ -291,7 +337,7 @@ class Discovery(Registrar):
         if not ends or not self._is_live:
             return
         at = min(ends)
-        with self._lock:
+        with self._guard:
             if self._is_closed.is_set() or (self._timer is not None and self._timer_at <= at):
                 return
             if self._timer is not None:
@@ -302,26 +348,29 @@ class Discovery(Registrar):
             self._timer.start()
 
     def _on_over(self) -> None:
-        with self._lock:
+        with self._guard:
             self._timer = None
         self._on_hint("changed")
 
     def _on_cut(self, state: State) -> None:
         """Another generation is in force: all routes change in one assignment."""
-        with self._lock:
-            self._cache = {
-                name: routed(info, state.objects, state.gen) for name, info in self._cache.items()
-            }
-        for listener in list(self._listeners):
-            listener()
+        with self._guard:
+            before = self._cache
+            self._cache = {n: routed(info, state.objects, state.gen) for n, info in before.items()}
+            is_new = any(self._cache[name] is not info for name, info in before.items())
+        if is_new:
+            self._tell()
 
     # The routes of what is held here
 
     def _follow(self, service: str, deadline: float) -> None:
-        with self._lock:
+        with self._guard:
             if self._end_remembering is None:
                 self._end_remembering = self._mirror.listen(self._remember)
         self._remember(self._mirror.use(ROUTE + service, deadline=deadline))
+
+    def _see_routes(self) -> None:
+        self._mirror.refresh()
 
     def _remember(self, state: State) -> None:
         """Keep the routes of what is held here; in a registry that was made anew these are gone,
@@ -338,7 +387,9 @@ class Discovery(Registrar):
     def close(self) -> None:
         """End the watches and the session."""
         self._is_closed.set()
-        with self._lock:
+        self._catching_up.close()
+        self._telling.close()
+        with self._guard:
             watches, self._watches = self._watches or [], None
             ends = [self._end_listening, self._end_remembering]
             self._end_listening = self._end_remembering = None
@@ -354,6 +405,12 @@ class Discovery(Registrar):
         if self._owns_mirror:
             self._mirror.close()
         self.leave()
+
+
+def _log() -> Any:
+    import logging
+
+    return logging.getLogger("fan")
 
 
 def _all_routes(store: Store, deadline: float) -> tuple[Head, dict[str, Route | None]]:

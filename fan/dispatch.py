@@ -158,7 +158,7 @@ class Dispatcher:
         """The innermost layer: bind the arguments, then have the driver run the handler."""
         exchange: Exchange = inbound.exchange
         exchange.bind()
-        response: Response = yield exchange.step
+        response: Response = yield exchange.step()
         return response
 
 

@@ -45,7 +45,7 @@ class Exchange:
 
     __slots__ = (
         "_args", "_dispatcher", "_has_answer", "_hosted", "_kwargs", "_method", "_started",
-        "_steps", "context", "request", "step",
+        "_steps", "context", "request",
     )  # fmt: skip
 
     def __init__(
@@ -76,7 +76,11 @@ class Exchange:
             # Whoever pushed has its answer; what its connection does then is no cancellation.
             cancel_probe=is_cancelled if is_call else None,
         )
-        self.step = Invoke(self._run_plain)
+
+    def step(self) -> Invoke:
+        """What the innermost layer yields. Made anew, since an exchange that kept it would be
+        garbage that only the cycle collector finds, for each request."""
+        return Invoke(self._run_plain)
 
     def run(self, chain: InboundNext, peer: str) -> Response | Future[Response] | Stream:
         """Through the layers to the handler; what it gives back depends on the kind of method."""

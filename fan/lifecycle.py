@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fan.chores import Chore
 from fan.context import new_id
 from fan.errors import (
     AlreadyExists,
@@ -34,7 +35,7 @@ from fan.intake import Intake
 from fan.interface import dependencies, interface_of, shards_of
 from fan.message import Request, Response
 from fan.model import Instance, Interface, State
-from fan.needs import Needs
+from fan.needs import CannotStart, Needs
 from fan.stores.rules import now
 from fan.transports.base import Handler, Listener, Stream
 from fan.writing import user_name
@@ -56,6 +57,7 @@ class Lifecycle:
         self._listeners: list[Listener] = []
         self._intake = Intake(app)
         self._needs = self._new_needs()
+        self._following = self._new_chore()
         self._instances: dict[str, Instance] = {}
         self._started: list[Hosted] = []
         #: Ids of instances that are not up yet.
@@ -73,7 +75,8 @@ class Lifecycle:
         return self._needs.waiting
 
     def wait_up(self) -> bool:
-        """Wait until every service is up; False where the App stops first."""
+        """Wait until every service is up; False where the App stops first. Raises what keeps one
+        from starting."""
         return self._needs.wait()
 
     @property
@@ -103,6 +106,7 @@ class Lifecycle:
         order = start_order(hosted)
         self._is_draining = False
         self._needs = self._new_needs()
+        self._following = self._new_chore()
         self._waiting = {one.instance_id for one in hosted}
         try:
             self._listen(transports)
@@ -123,6 +127,7 @@ class Lifecycle:
             raise
         self._app.is_started = True
         self._app.binding.rebind()
+        self.reroute()  # what changed before this was told of changes
 
     def drain(self, timeout: float) -> bool:
         """Mark the instances draining, accept nothing new, and wait at most `timeout` seconds for
@@ -131,6 +136,7 @@ class Lifecycle:
         if not self._is_draining:
             self._is_draining = True
             self._needs.close(max(0.0, timeout))
+            self._following.close(0.0)  # what it is about to take is not taken any more
             # Who watches goes elsewhere at once; who does not is refused with a code that is safe
             # to repeat elsewhere. The registry may be down: we leave all the same.
             for instance_id in self._instances:
@@ -162,9 +168,16 @@ class Lifecycle:
         self._waiting.clear()
 
     def reroute(self) -> None:
-        """The routes changed: other versions take what is in the queues."""
+        """The routes changed: other versions take what is in the queues. Returns at once."""
         if self._listeners and not self._is_draining:
-            self._attempt("follow a changed route", self._intake.update)
+            self._following.ask()
+
+    def _follow(self) -> None:
+        self._app.binding.rebind()  # what could not be read when the change came
+        self._intake.update()
+
+    def _new_chore(self) -> Chore:
+        return Chore("fan-intake", "follow a changed route", self._follow)
 
     # The steps
 
@@ -222,15 +235,19 @@ class Lifecycle:
 
     def _bring_up_late(self, one: Hosted) -> None:
         """What a service needed is there now. Where it cannot start all the same, it stays as it
-        is, and its listing says why."""
-        try:
-            self._bring_up(one)
-        except FanError as exc:
-            _log().error("%s", exc)
-            self._attempt("say so", partial(self._note_missing, one, (str(exc),)))
-            return
+        is, and its listing says why. Raises what keeps the registry from being told that it is up;
+        it is started no second time then."""
+        if one not in self._started:
+            try:
+                self._begin(one)
+            except FanError as exc:
+                _log().error("%s", exc)
+                self._attempt("say so", partial(self._note_missing, one, (str(exc),)))
+                raise CannotStart(exc) from exc
+        self._waiting.discard(one.instance_id)
+        self._set_state(one.instance_id, "up", unmet=())
         _log().warning("%s has what it needs, and is up", one.name)
-        self._attempt("take what is in its queues", self._intake.update)
+        self._following.ask()
 
     def _note_missing(self, one: Hosted, missing: tuple[str, ...]) -> None:
         state = self._instances[one.instance_id].state

@@ -3,6 +3,10 @@
 Routes, policies and configs come from one mirror, so that what a call reads here belongs together.
 A reader takes `state`, which is replaced in one assignment and never changed. A change that does
 not fit what is built on it (a typed config) is refused as a whole: the last good state stays.
+
+One reading at a time is under way, and who waits for it does so until its deadline. What hears of a
+new state inside of it only takes that over; whatever may wait for something (brokers, a program's
+own functions, the acknowledgement) is done behind it, by threads of its own (`chores`).
 """
 
 from __future__ import annotations
@@ -10,12 +14,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
 
-from fan.errors import NO, FanError, NotFound, Unavailable
+from fan.chores import FAREWELL, RETRY, Chore, held
+from fan.errors import NO, DeadlineExceeded, FanError, NotFound, Unavailable
 from fan.stores.base import HEAD, Cut, Entry, Hint, Revision, Store, Watch
+
+#: Names that were looked at in passing and are kept; at twice as many the older half goes.
+MOST_PASSING = 1000
 
 
 class State(msgspec.Struct, frozen=True):
@@ -53,10 +62,11 @@ class Witness(Protocol):
 
     def applied(self, state: State, entries: Iterable[Entry] | None) -> None:
         """A state is in force; `entries` are the generations since the one before, None where they
-        are not known."""
+        are not known. Returns at once."""
 
     def refused(self, gen: int, error: FanError) -> None:
-        """The state of generation `gen` does not fit; the one before stays in force."""
+        """The state of generation `gen` does not fit; the one before stays in force. Returns at
+        once."""
 
 
 class Mirror:
@@ -73,7 +83,12 @@ class Mirror:
         self.witness: Witness | None = None
         self._open = open
         self._timeout = timeout
+        #: Held by who reads: see `held`.
         self._lock = threading.RLock()
+        #: Reads again where the reading behind a hint failed: no other hint may come.
+        self._catching_up = Chore("fan-mirror", "read the registry again", self._catch_up)
+        #: Names that nothing is built on, the oldest first.
+        self._passing: dict[str, None] = {}
         self._watch: Watch | None = None
         self._checks: list[Callable[[State], None]] = []
         self._listeners: list[Callable[[State], None]] = []
@@ -87,28 +102,73 @@ class Mirror:
     def __repr__(self) -> str:
         return f"<Mirror of {len(self.state.names)} names at {self.state.cursor}>"
 
-    def use(self, *names: str, deadline: float | None = None) -> State:
-        """A state that has these objects and prefixes in it. Raises what the store raises."""
+    def use(self, *names: str, deadline: float | None = None, is_passing: bool = False) -> State:
+        """A state that has these objects and prefixes in it. Those that are only ever looked at in
+        passing, with nothing built on them, are let go once many others came after them. Raises
+        what the store raises."""
         state = self.state
-        if not self.is_dropped and state.names.issuperset(names):
+        is_kept = is_passing or self._passing.keys().isdisjoint(names)
+        if is_kept and not self.is_dropped and state.names.issuperset(names):
             return state
         deadline = self._deadline(deadline)
-        with self._lock:
+        with held(self._lock, deadline):
             store = self._open()
             if self._watch is None and not self._is_closed:
                 # Before the first reading; a call that comes at once waits for us.
                 self._watch = store.watch(HEAD, self._on_hint)
             before = self.state
-            if self.witness is not None and not before.names.issuperset(names):
+            new = frozenset(names) - before.names
+            if self.witness is not None and new:
                 self.witness.extend(names, deadline)
-            found = self._read(store, before.names.union(names), deadline)
-            self._settle(self._take(found, before, deadline))
+            if self.is_dropped or not before.gen:
+                found = self._read(store, before.names | new, deadline)
+                self._settle(self._take(found, before, deadline))
+            elif new:
+                self._add(store, new, deadline)
+            self._note_passing(names if not is_passing else (), new if is_passing else ())
             return self.state
+
+    def _add(self, store: Store, new: frozenset[str], deadline: float) -> None:
+        """Have new names in the state, which is brought to the head with them. The others are not
+        read again: there may be many."""
+        from fan.following import Cursor
+
+        before = self.state
+        cut = read_names(store, new, deadline)
+        if Cursor.of(cut.head) != before.cursor:
+            self._settle(self._advance(before, deadline))
+            before = self.state  # of the head, or as before where that is refused
+            try:
+                cut = read_names(store, new, deadline, gen=before.gen)
+            except NotFound:  # not kept any more, or there is none
+                found = self._read(store, before.names | new, deadline)
+                self._settle(self._take(found, before, deadline))
+                return
+        # Nothing changed that somebody goes by: nobody is told.
+        self.state = State(before.cursor, before.names | new, {**before.objects, **cut.objects})
+
+    def _note_passing(self, kept: Iterable[str], passing: Iterable[str]) -> None:
+        for name in kept:
+            self._passing.pop(name, None)
+        self._passing.update(dict.fromkeys(passing))
+        if len(self._passing) <= 2 * MOST_PASSING:
+            return
+        old = list(self._passing)[:-MOST_PASSING]
+        for name in old:
+            del self._passing[name]
+        state = self.state
+        names = state.names.difference(old)
+        prefixes = tuple(name for name in names if name.endswith("/"))
+        self.state = State(
+            state.cursor,
+            names,
+            {n: r for n, r in state.objects.items() if n in names or n.startswith(prefixes)},
+        )
 
     def refresh(self, deadline: float | None = None) -> State:
         """Catch up with the registry. Raises what the store raises."""
         deadline = self._deadline(deadline)
-        with self._lock:
+        with held(self._lock, deadline):
             before = self.state
             if before.names and not self._is_closed:
                 self._settle(self._advance(before, deadline))
@@ -184,7 +244,10 @@ class Mirror:
         self.state, self.gen, self._refusal = after, after.gen, ""
         if after.objects != before.objects:
             for listener in list(self._listeners):
-                listener(after)
+                try:
+                    listener(after)
+                except Exception:  # the others are told all the same
+                    _log().exception("generation %d was not taken over by all", after.gen)
         if self.witness is not None:
             self.witness.applied(after, entries)
         return True
@@ -208,25 +271,34 @@ class Mirror:
 
     def listen(self, listener: Callable[[State], None]) -> Callable[[], None]:
         """Have `listener` called with each state whose objects differ from the one before, before
-        that is acknowledged. Returns what ends that."""
+        that is acknowledged: it takes over what calls go by, and waits for nobody (who reads
+        meanwhile waits for it). Returns what ends that."""
         return _entered(self._listeners, listener)
 
     def _on_hint(self, hint: Hint) -> None:
         if hint == "lost":
             return  # what is at hand is the best there is until the store is back
         try:
-            self.refresh()
+            self._catch_up()
         except FanError as exc:
-            # It stays as it was; the next hint reads it again.
             _log().warning("the registry could not be read again: %s", exc)
+            self._catching_up.ask(RETRY)
+
+    def _catch_up(self) -> None:
+        try:
+            self.refresh()
+        except Unavailable as exc:
+            if exc.reason != "stale_cut":  # that is for who uses it; reading it again mends nothing
+                raise
 
     def close(self) -> None:
         """End the watch. Twice does no harm."""
-        with self._lock:
-            self._is_closed = True
-            watch, self._watch = self._watch, None
+        self._is_closed = True
+        self._catching_up.close()
+        with suppress(DeadlineExceeded), held(self._lock, time.monotonic() + FAREWELL):
             self._listeners.clear()
             self._checks.clear()
+        watch, self._watch = self._watch, None
         if watch is not None:
             watch.close()
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fan.chores import LONGEST_RETRY, RETRY
 from fan.errors import FailedPrecondition, FanError, NotFound
 from fan.hosting import Hosted
 from fan.interface import dependencies
@@ -42,9 +43,18 @@ def _range(wanted: str) -> str:
     return wanted if not wanted or wanted[0] in "<>=!~" else f"@{wanted}"
 
 
+class CannotStart(Exception):
+    """A service whose time has come did not start, and never will: `failure` says why."""
+
+    def __init__(self, failure: FanError) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
 class Needs:
-    """Holds back the services of one App until what they need is there. `begin` starts one; `note`
-    is told what is missing, whenever that changes."""
+    """Holds back the services of one App until what they need is there. `begin` starts one, and
+    raises CannotStart, or a FanError where it is to be tried again; `note` is told what is missing,
+    whenever that changes."""
 
     def __init__(
         self,
@@ -55,9 +65,12 @@ class Needs:
         self._app = app
         self._begin = begin
         self._note = note
+        #: Those that are not up, and may never be.
         self._held: list[Hosted] = []
-        #: The same, and those that are being begun.
+        #: Those of them that are waited for.
         self._waiting: list[Hosted] = []
+        #: Why the first of them that did not start did not.
+        self._failure: FanError | None = None
         self._missing: dict[str, tuple[str, ...]] = {}
         self._wake = threading.Event()
         self._changed = threading.Condition()
@@ -74,9 +87,14 @@ class Needs:
         return list(self._held)
 
     def wait(self) -> bool:
-        """Wait until nothing is held back; False where that is closed first."""
+        """Wait until nothing is held back; False where that is closed first. Raises what keeps one
+        from starting."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or not self._waiting)
+            self._changed.wait_for(
+                lambda: self._is_closed or self._failure is not None or not self._waiting
+            )
+            if self._failure is not None and not self._is_closed:
+                raise self._failure
             return not self._is_closed
 
     def holds(self, one: Hosted) -> bool:
@@ -119,33 +137,63 @@ class Needs:
         """Begin what waits when it can, and tell what is missing of the others."""
         if not any(dependencies(one.service).get("hard") for one in services):
             return
-        self._thread = threading.Thread(target=self._run, args=(services,), name="fan-needs")
+        # A daemon: a program that fails, and closes nothing, ends all the same.
+        self._thread = threading.Thread(
+            target=self._run, args=(services,), name="fan-needs", daemon=True
+        )
         self._thread.start()
         self._end = self._app.discovery.watch(self._wake.set)
 
     def _run(self, services: Sequence[Hosted]) -> None:
+        wait, pause = None, RETRY
         while True:
-            self._wake.wait()
+            self._wake.wait(wait)
             self._wake.clear()
             if self._is_closed:
                 return
-            for one in services:
-                try:
-                    self._look(one)
-                except FanError as exc:  # the registry is down: the next change tells
-                    _log().warning("what %s needs is not known: %s", one.name, exc)
+            if self._look_at(services, is_first=pause == RETRY):
+                wait, pause = None, RETRY
+            else:  # no other change may come
+                wait, pause = pause, min(2 * pause, LONGEST_RETRY)
+
+    def _look_at(self, services: Sequence[Hosted], *, is_first: bool) -> bool:
+        """Whether it is known of all what they need, and done."""
+        is_done = True
+        for one in services:
+            try:
+                self._look(one)
+            except FanError as exc:
+                tell = _log().warning if is_first else _log().debug
+                tell("what %s needs is not known: %s", one.name, exc)
+                is_done = False
+        return is_done
 
     def _look(self, one: Hosted) -> None:
         missing = unmet(dependencies(one.service).get("hard", {}), self._app.discovery)
-        if one in self._held and not missing and not self._is_closed:
+        if one in self._waiting and not missing and not self._is_closed:
             self._missing.pop(one.instance_id, None)
-            self._held.remove(one)
-            self._begin(one)
-            with self._changed:
-                self._waiting.remove(one)
-                self._changed.notify_all()
-        elif missing != self._missing.get(one.instance_id, ()):
+            self._start(one)
+        elif missing != self._missing.get(one.instance_id, ()) and not self._has_failed(one):
             self._tell(one, missing)
+
+    def _start(self, one: Hosted) -> None:
+        self._held.remove(one)  # it is up as soon as its hook has run
+        failure: FanError | None = None
+        try:
+            self._begin(one)
+        except CannotStart as exc:
+            self._held.append(one)
+            failure = exc.failure
+        except FanError:
+            self._held.append(one)
+            raise
+        with self._changed:
+            self._waiting.remove(one)
+            self._failure = self._failure or failure
+            self._changed.notify_all()
+
+    def _has_failed(self, one: Hosted) -> bool:
+        return one in self._held and one not in self._waiting
 
     def _tell(self, one: Hosted, missing: tuple[str, ...]) -> None:
         self._missing[one.instance_id] = missing

@@ -45,6 +45,7 @@ class Parts:
     is_live: bool
     metrics: Metrics | None
     policies: Policies | None
+    _kept: plugins.Kept
     is_started: bool
     _is_closed: bool
     binding: Binding
@@ -88,9 +89,10 @@ class Parts:
         self.routes = self._route_book(self._given_routes) if self._given_routes else None
 
     def _on_change(self) -> None:
-        """What is registered or routed changed: a route may name another version by now."""
+        """What is registered or routed changed: a route may name another version by now. Calls go
+        by it at once; the rest, which may have to wait for brokers, comes behind that."""
         if self.is_started:
-            self.binding.rebind()
+            self.binding.follow()
             if self._lifecycle is not None:
                 self._lifecycle.reroute()
 
@@ -106,7 +108,7 @@ class Parts:
             deployment=expand(routes.deployment),
             store=lambda: self.store,
             mirror=self.mirror if self.is_live else None,
-            on_change=self.binding.rebind,  # what was called directly may have another way by now
+            on_change=self.binding.follow,  # what was called directly may have another way by now
             check=self._check_transport,
             timeout=self.settings.timeout,
         )
@@ -123,6 +125,7 @@ class Parts:
             metrics=self.metrics,
             tracer=self.tracer,
             ledger=self._ledger,
+            kept=self._kept,
         )
 
     @property

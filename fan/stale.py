@@ -37,6 +37,8 @@ T = TypeVar("T")
 #: Share of the time that is left which a reading may take that could be answered from here.
 _SHARE = 0.5
 _MOST = 2.0
+#: Seconds behind a failure in which the registry is not asked where it can be answered from here.
+DOWN = 2.0
 #: What names are the remainder of.
 _PRIME = 2**61 - 1
 
@@ -74,15 +76,20 @@ class StaleStore(Store):
         folder: str,
         max_stale: float,
         on_stale: Callable[[float], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        #: Seconds since the oldest of the readings that were answered from here; None for none.
+        #: Seconds since the oldest of the readings that were answered from here since the registry
+        #: answered last; None for none.
         self.age: float | None = None
+        self._clock = clock
         self._store = store
         self._name = name
         self._folder = os.path.join(folder, _name(name))
         self._max_stale = max_stale
         self._on_stale = on_stale
-        self._is_down = False
+        #: When it is asked again, of `clock`; None while it answers.
+        self._down_until: float | None = None
 
     def __repr__(self) -> str:
         state = "fresh" if self.age is None else f"{self.age:.0f} s old"
@@ -126,15 +133,16 @@ class StaleStore(Store):
         """What the store answers, else what the first of these readings was."""
         kept = self._kept(keys)
         failure: FanError | None = None
-        if kept is None or not self._is_down:
+        if kept is None or self._down_until is None or self._clock() >= self._down_until:
             left = deadline - time.monotonic()
             patience = left if kept is None else min(left * _SHARE, _MOST)
             try:
                 found = ask(time.monotonic() + patience)
             except (Unavailable, DeadlineExceeded) as exc:
                 failure = exc
-                self._is_down = True
+                self._down_until = self._clock() + DOWN
             else:
+                self._down_until = self.age = None
                 self._keep(keys[0], found, kept)
                 return found
         if kept is not None:

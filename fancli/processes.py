@@ -40,6 +40,8 @@ class Signals:
         self._before: dict[int, object] = {}
         #: The first signal that came, 0 for none.
         self.seen = 0
+        self._failure: Exception | None = None
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -51,17 +53,30 @@ class Signals:
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
-        os.close(self._read)
-        os.close(self._write)
+        with self._lock:
+            os.close(self._read)
+            os.close(self._write)
+            self._write = -1
 
     def fileno(self) -> int:
         """Readable once a signal came, for `select`."""
         return self._read
 
     def wait(self) -> int:
-        """The exit status of the signal that comes: 130, 143 or 129."""
+        """The exit status of the signal that comes: 130, 143 or 129. Raises what `fail` was
+        given."""
         os.read(self._read, 1)
+        if self._failure is not None and not self.seen:
+            raise self._failure
         return self.status
+
+    def fail(self, failure: Exception) -> None:
+        """Have who waits for a signal fail, from another thread; nothing where nobody does any
+        more."""
+        with self._lock:
+            if self._write >= 0:
+                self._failure = failure
+                os.write(self._write, b"!")
 
     @property
     def status(self) -> int:

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import closing
-from queue import SimpleQueue
+from contextlib import closing, contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fan import App, Route, ServiceInfo
     from fancli.options import Common
+
+#: Seconds until a registry that could not be read is read again: at first, and the longest.
+RETRY, LONGEST_RETRY = 0.2, 5.0
 
 Facts = dict[tuple[str, ...], dict[str, Any]]
 Events = Generator[dict[str, Any], None, None]
@@ -57,17 +60,47 @@ def watch_listing(common: Common) -> Generator[list[ServiceInfo], None, None]:
     changes: SimpleQueue[None] = SimpleQueue()
     with App(settings=common.load().settings, name="fan") as app:
         stop = app.discovery.watch(lambda: changes.put(None), all_routes=True)
-        known = None
         try:
-            while True:
-                changes.get()
-                while not changes.empty():
-                    changes.get()
-                if (found := app.discovery.services()) != known:
-                    yield found
-                known = found
+            yield from listings(app, changes)
         finally:
             stop()
+
+
+def listings(app: App, changes: SimpleQueue[None]) -> Generator[list[ServiceInfo], None, None]:
+    """All services, whenever something comes through the queue and they are others than before. A
+    registry that cannot be read, once it could be, is read until it can."""
+    known, patience = None, _Patience()
+    while True:
+        with suppress(Empty):
+            changes.get(timeout=patience.seconds)
+        while not changes.empty():
+            changes.get()
+        with patience.over_outages(known is not None):
+            if (found := app.discovery.services()) != known:
+                known = found
+                yield found
+
+
+class _Patience:
+    """How long to wait until the registry is read again, though nobody asked for it."""
+
+    def __init__(self) -> None:
+        #: None where there is no need to.
+        self.seconds: float | None = None
+
+    @contextmanager
+    def over_outages(self, is_wanted: bool) -> Iterator[None]:
+        """What keeps the registry from being read inside is no failure where that is wanted."""
+        from fan import DeadlineExceeded, Unavailable
+
+        try:
+            yield
+        except (Unavailable, DeadlineExceeded):
+            if not is_wanted:
+                raise
+            self.seconds = min(2 * (self.seconds or RETRY / 2), LONGEST_RETRY)
+        else:
+            self.seconds = None
 
 
 class _Teller:
@@ -81,17 +114,23 @@ class _Teller:
         self._routes: dict[str, dict[str, Any]] = {}
         self._has_looked = False
         self._is_idle = False
+        self._patience = _Patience()
 
     def events(self, news: SimpleQueue[News], once: bool) -> Iterator[dict[str, Any]]:
         """The events, without an end unless they are wanted `once`."""
         while not (once and self._has_looked and self._is_idle):
-            kind, what = news.get()
+            try:
+                kind, what = news.get(timeout=self._patience.seconds)
+            except Empty:
+                kind, what = "look", None
             if kind == "failed":
                 raise what
             yield from self._look() if kind == "look" else self._step(what)
 
     def _look(self) -> Iterator[dict[str, Any]]:
-        now = facts(self._app, self._service)
+        now = self._known
+        with self._patience.over_outages(self._has_looked):  # `_step` tells of those
+            now = facts(self._app, self._service)
         yield from differences(self._known, now, not self._has_looked)
         self._known, self._has_looked = now, True
 

@@ -126,6 +126,7 @@ def test_settings_are_filled_and_follow(app: App, elsewhere: Configs) -> None:
     assert view.value == Orders("dark", 10, Database("localhost", 1))
     elsewhere.set("orders/limit", 3)
     eventually(lambda: view.value.limit == 3)
+    eventually(lambda: bool(heard))
     assert heard == [Orders("dark", 3, Database("localhost", 1))]
 
 
@@ -150,8 +151,9 @@ def test_an_invalid_change_leaves_the_last_good_value(app: App, elsewhere: Confi
     assert view.value.limit == 3
     assert "$.limit" in str(view.error)
     elsewhere.set("orders/limit", 4)
-    eventually(lambda: view.error is None)
-    assert view.value.limit == 4
+    eventually(lambda: view.value.limit == 4)
+    assert view.error is None
+    eventually(lambda: bool(heard))
     assert [each.limit for each in heard] == [4]
 
 

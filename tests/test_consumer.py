@@ -19,7 +19,7 @@ from fan.model import WHOLE, Consumer, Proposal, Route
 from fan.stores.base import Change, Plan, Store
 from fan.stores.memory import MemoryStore
 from tests.configs import PATIENCE as BOUND
-from tests.configs import STORES, another, lose, make_store
+from tests.configs import STORES, another, eventually, lose, make_store
 
 
 class Shop(fan.Service):
@@ -113,8 +113,9 @@ def test_who_uses_a_service_is_registered_with_the_generation_in_force(world: Wo
     world.serve(Shop())
     caller = world.app()
     assert caller.using(transport="ipc").call("shop.who") == "1.0.0"
-    found = world.consumer(caller)
     head = world.store.head(deadline=world.deadline())
+    world.until(lambda: world.consumer(caller).applied.gen == head.gen)
+    found = world.consumer(caller)
     assert found.uses == ("shop",)
     assert (found.applied.epoch, found.applied.gen, found.applied.op) == (
         head.epoch, head.gen, head.op,
@@ -228,6 +229,26 @@ def test_who_was_given_up_registers_again_and_reads_anew_before_it_calls(world: 
     gen = world.switch("2.0.0")
     world.until(lambda: any(c.applied.gen == gen for c in world.consumers() if c.id == mine))
     assert caller.call("shop.who") == "2.0.0"
+
+
+def test_who_was_given_up_never_calls_by_what_it_knew(world: World) -> None:
+    world.serve(Shop())
+    world.serve(NewShop())
+    caller = world.app()
+    watch = caller.store.watch
+    caller.store.watch = lambda kind, on_hint: watch(kind, lambda hint: None)  # type: ignore[method-assign]
+    assert caller.call("shop.who") == "1.0.0"
+    world.switch("2.0.0")
+    assert caller.call("shop.who") == "1.0.0"  # it has not heard of it
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise Unavailable("not now", reason="connect_failed")
+
+    caller.store.put = refuse  # type: ignore[method-assign]
+    assert caller.consumer is not None
+    assert caller.consumer._session is not None
+    lose(caller.store, caller.consumer._session)
+    assert eventually(lambda: caller.call("shop.who") == "2.0.0")
 
 
 def test_who_was_given_up_acknowledges_again_also_where_nothing_changed(world: World) -> None:

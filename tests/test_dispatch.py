@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
@@ -302,6 +303,21 @@ def test_what_is_not_in_the_table_is_unimplemented(dispatcher: Dispatcher, metho
     response = answered(dispatcher(request(method)))
     assert (response.code, response.reason) == ("unimplemented", "unknown_method")
     assert response.executed == "no"
+
+
+def test_a_request_leaves_nothing_for_the_cycle_collector(dispatcher: Dispatcher) -> None:
+    def serve() -> None:
+        for _ in range(100):
+            assert answered(dispatcher(request("add", {"a": 1, "b": 2}))).code == "ok"
+
+    serve()
+    gc.collect()
+    gc.disable()
+    try:
+        serve()
+        assert gc.collect() < 100
+    finally:
+        gc.enable()
 
 
 def test_a_misspelt_method_is_told_with_the_right_one(dispatcher: Dispatcher) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,10 +11,8 @@ from typing import Any
 import pytest
 
 import fan
-from fan.errors import FailedPrecondition, Unavailable
-from fan.stores.memory import MemoryStore
-
-BOUND = 10.0
+from fan.errors import FailedPrecondition, Unavailable, Unknown
+from tests.shaky import BOUND, Shaky
 
 
 def service(name: str, version: str = "1.0.0", **depend: Any) -> fan.Service:
@@ -27,7 +27,7 @@ def service(name: str, version: str = "1.0.0", **depend: Any) -> fan.Service:
 
 class World:
     def __init__(self, folder: str) -> None:
-        self.store = MemoryStore("needs")
+        self.store = Shaky()
         self._folder = folder
         self._apps: list[fan.App] = []
 
@@ -109,6 +109,74 @@ def test_a_hook_that_fails_late_leaves_the_service_starting_and_says_why(world: 
     world.serve(service("users"))
     until(shop, lambda: "no disk" in str(state(shop)))
     assert state(shop)[0] == "starting"
+    assert [one.name for one in shop.lifecycle.waiting] == ["shop"]  # it takes from no queue
+
+
+def test_who_waits_for_an_app_is_told_what_could_not_start(world: World) -> None:
+    def fail() -> None:
+        raise ValueError("no disk")
+
+    made = service("shop", hard=["users"])
+    made.service_start = fail  # type: ignore[method-assign]
+    shop = world.serve(made)
+    world.serve(service("users"))
+    with pytest.raises(Unknown, match="could not start: ValueError: no disk") as caught:
+        shop.lifecycle.wait_up()
+    assert caught.value.reason == "start_failed"
+
+
+@pytest.mark.parametrize("reading", ["list", "head"])
+def test_what_it_needs_is_found_though_the_registry_fails_when_it_comes(
+    world: World, reading: str
+) -> None:
+    users = service("users")
+    shop = world.serve(service("shop", hard=["users"]))
+    app = world.app(users)
+    begun = users.service_start
+
+    def fail_from_now_on() -> None:
+        world.store.failing += [reading] * 6
+        begun()
+
+    users.service_start = fail_from_now_on  # type: ignore[method-assign]
+    app.start()
+    assert shop.lifecycle.wait_up()
+    assert world.store.failed.is_set()
+
+
+def test_a_service_that_could_not_be_told_to_be_up_is_started_once(world: World) -> None:
+    made, starts = service("shop", hard=["users"]), []
+    shop = world.app(made)
+    put = world.store.put
+
+    def start() -> None:
+        starts.append(1)
+        world.store.put = fail  # type: ignore[method-assign]
+
+    def fail(*args: Any, **how: Any) -> None:
+        world.store.put = put  # type: ignore[method-assign]
+        raise Unavailable("a hiccup")
+
+    made.service_start = start  # type: ignore[method-assign]
+    shop.start()
+    world.serve(service("users"))
+    assert shop.lifecycle.wait_up()
+    assert state(shop) == ("up", ())
+    assert len(starts) == 1
+
+
+def test_a_program_that_fails_while_something_waits_ends(tmp_path: Any) -> None:
+    code = (
+        "import fan\n"
+        "class Shop(fan.Service):\n"
+        "    name, version, depend = 'shop', '1.0.0', {'hard': ['users']}\n"
+        f"settings = fan.Settings(registry='memory:', runtime_dir={str(tmp_path / 'run')!r})\n"
+        "app = fan.App(Shop(), settings=settings)\n"
+        "app.start()\n"
+        "raise SystemExit(3)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=BOUND, check=False)
+    assert done.returncode == 3
 
 
 def test_what_goes_away_later_is_listed_and_takes_nobody_down(world: World) -> None:

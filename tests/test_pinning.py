@@ -144,6 +144,20 @@ def test_a_retired_version_is_told_and_the_entry_tries_the_new_route_once(world:
     assert caller.call("back.who") == "2.0.0"
 
 
+def test_a_retired_version_is_left_by_who_has_not_heard_of_it(world: World) -> None:
+    old = world.serve(Back())
+    world.serve(NewBack())
+    caller = world.app()
+    watch = caller.store.watch
+    caller.store.watch = lambda kind, on_hint: watch(kind, lambda hint: None)  # type: ignore[method-assign]
+    assert caller.call("back.who") == "1.0.0"
+    gen = world.route("back", Route(versions={"2.0.0": WHOLE}, retired=("1.0.0",)))
+    until(old, gen)
+    assert caller.discovery.gen < gen
+    assert caller.call("back.who") == "2.0.0"
+    assert caller.discovery.gen == gen
+
+
 def test_a_retired_version_is_not_found_by_those_who_ask_for_it(world: World) -> None:
     world.serve(Back())
     world.serve(NewBack())

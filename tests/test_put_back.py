@@ -64,25 +64,28 @@ def test_a_watch_is_told_of_a_reset_and_of_all_that_there_is(
     assert "reset" in seen
 
 
+@pytest.mark.parametrize("moment", ["on_commit", "on_progress"])
 def test_a_switch_that_is_gone_is_never_confirmed(
-    registry: Registry, store: Store, world: World
+    moment: str, registry: Registry, store: Store, world: World
 ) -> None:
+    """The copy is put back between the commit and its confirmation, or while that is waited for;
+    then everybody has the other generation of that number in force."""
     registry.save()
     world.consumer("shop")
-    numbers: list[int] = []
+    done: list[int] = []
 
-    def put_back(gen: int, undoes: Any) -> None:
-        """Between the commit and its confirmation: everybody has the other generation."""
+    def put_back(*what: Any) -> None:
+        if done:
+            return
         registry.put_back()
-        numbers.extend((gen, go_on(store)))
+        done.append(go_on(store))
         head = store.head(deadline=world.deadline())
         world.consumer("shop", applied=Applied(head.epoch, head.gen, head.op), id="another")
 
     with registry.open() as mine:
-        done = Versions(lambda: mine, timeout=PATIENCE).switch(
-            {"shop": "2.0"}, confirm=Confirm(timeout=PATIENCE, on_commit=put_back)
-        )
-    assert numbers[0] == numbers[1]
-    assert done.failure is not None
-    assert (done.failure.reason, done.failure.executed) == ("reset", "maybe")
-    assert done.confirmed.applied == ()
+        confirm = Confirm(timeout=PATIENCE, **{moment: put_back})  # type: ignore[arg-type]
+        switched = Versions(lambda: mine, timeout=PATIENCE).switch({"shop": "2.0"}, confirm=confirm)
+    assert done == [switched.gen]
+    assert switched.failure is not None
+    assert (switched.failure.reason, switched.failure.executed) == ("reset", "maybe")
+    assert switched.confirmed.applied == ()

@@ -13,9 +13,10 @@ import pytest
 from fan.discovery import Discovery
 from fan.errors import DeadlineExceeded, NotFound, Unavailable
 from fan.model import Instance, Interface
-from fan.stale import StaleStore
+from fan.stale import DOWN, StaleStore
 from fan.stores.base import Change, Cut, Head, Plan
 from fan.stores.memory import MemoryStore
+from fan.testing.fakes import FakeClock
 
 FOREVER = float("inf")
 
@@ -68,9 +69,9 @@ class World:
 def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path / "cache" / "fan")
     discovery = Discovery(lambda: made.real, live=False)
-    discovery.register(
-        Instance(id="a-1", service="a", version="1.0.0"), Interface(service="a", version="1.0.0")
-    )
+    one = Instance(id="a-1", service="a", version="1.0.0")
+    # Nobody holds it, and so nobody reads but who is tested.
+    discovery.register(one, Interface(service="a", version="1.0.0"), is_lasting=True)
     discovery.adopt("a", "1.0.0")
     yield made
     made.real.failure = None
@@ -163,6 +164,26 @@ def test_the_registry_is_asked_once_and_not_for_the_whole_time(world: World) -> 
     asked = world.real.asked
     world.discovery().service("a")
     assert world.real.asked == asked + 1
+
+
+def test_a_registry_that_is_back_is_asked_again(world: World) -> None:
+    clock = FakeClock()
+    store = StaleStore(
+        world.real, "default", str(world.folder), 3600.0, world.ages.append, clock=clock
+    )
+    assert len(store.list("inst", deadline=soon())) == 1
+    world.fail()
+    store.list("inst", deadline=soon())
+    assert "old" in repr(store)
+    world.real.failure = None
+    world.real.delete("inst", "a/a-1", deadline=soon())
+    asked = world.real.asked
+    assert len(store.list("inst", deadline=soon())) == 1  # it may be down still
+    assert world.real.asked == asked
+    clock.advance(DOWN)
+    assert store.list("inst", deadline=soon()) == []
+    assert "fresh" in repr(store)
+    assert len(world.ages) == 2
 
 
 def test_writes_and_history_take_nothing_old(world: World) -> None:

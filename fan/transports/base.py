@@ -92,7 +92,8 @@ class Listener(ABC):
 
     def update(self, served: Sequence[Served]) -> None:
         """Take what is meant for these instances, and for no others, from now on. Whoever is
-        reached at an address of its own needs no telling."""
+        reached at an address of its own needs no telling. Raises what keeps the broker from being
+        reached: it is called again until it went through."""
         return
 
     @abstractmethod
@@ -245,6 +246,16 @@ class Transport(ABC):
         """In a forked child, where the parent's threads are not there and its locks may be held:
         let go of the connections that were inherited, so that the peers do not notice. It is not
         used again."""
+
+
+def is_refusal(answer: Response) -> bool:
+    """Whether a queued message was not tried at all: there is no room for it here now, or a part of
+    what it takes is away. It goes back, to be offered again, and this was no delivery."""
+    if answer.executed != "no":
+        return False
+    if answer.code == "resource_exhausted":
+        return answer.reason != "payload_too_large"
+    return answer.code == "unavailable" or answer.reason == "duplicate_in_progress"
 
 
 def deadline_of(request: Request) -> float:

@@ -42,6 +42,7 @@ class Subscribed(RedisListener):
         """Hear what is published from now on. Raises what keeps Redis from being reached."""
         deadline = time.monotonic() + PATIENCE
         # Before the group is there: one without a living consumer is ended by others.
+        self._joined = {self._up}
         self._hub.presence.join([self._up], deadline)
         self._make_one(self._source, "$", deadline)
         self.take({self._post: [self._source]}, deadline)

@@ -26,8 +26,8 @@ class RedisServer(RedisListener):
         self.posts = [self._calls, self._pushes]
 
     def update(self, served: Sequence[Served]) -> None:
-        """Raises Unavailable and the like where Redis cannot be reached; it is done all the same,
-        as soon as it can be."""
+        """Raises Unavailable and the like where Redis cannot be reached; called again it goes on
+        from there."""
         self._served = tuple(served)
         keys, calls, pushes = self._hub.keys, dict[str, Source](), dict[str, Source]()
         for one in served:

@@ -89,6 +89,8 @@ class RedisListener(Listener):
         self._up = hub.keys.up(consumer)
         self._lock = threading.RLock()
         self._sources: dict[Post, tuple[Source, ...]] = {}
+        #: The channels that are shown for us, or will be.
+        self._joined: set[str] = set()
         self._is_draining = False
         self._is_closed = False
         self._stopped = threading.Event()
@@ -99,14 +101,13 @@ class RedisListener(Listener):
 
     def take(self, wanted: dict[Post, Sequence[Source]], deadline: float) -> None:
         """Read these streams from now on, and no others; returns once that is so. Raises what keeps
-        Redis from being reached."""
+        Redis from being reached: the same again goes on where it failed."""
         with self._lock:
             if self._is_draining:
                 return
-            before = self._channels()
             self._sources = {post: tuple(sources) for post, sources in wanted.items()}
-            after = self._channels()
-        self._hub.presence.join([self._up] if not before else [], deadline)
+            after = self._channels() | {self._up}
+            before, self._joined = self._joined, self._joined | after
         self._hub.presence.join(sorted(after - before), deadline)
         changed = []
         for post, sources in wanted.items():
@@ -117,6 +118,8 @@ class RedisListener(Listener):
         for bell in bells:
             bell.wait(max(0.0, deadline - time.monotonic()))
         self._hub.presence.leave(sorted(before - after))
+        with self._lock:
+            self._joined -= before - after
 
     def drain(self) -> None:
         with self._lock:
@@ -199,7 +202,10 @@ class RedisListener(Listener):
     # In the loop's thread
 
     def _stop(self) -> None:
-        self._hub.presence.leave(sorted(self._channels()))
+        with self._lock:
+            shown = self._joined - {self._up}
+            self._joined -= shown
+        self._hub.presence.leave(sorted(shown))
         left = len(self.posts)
 
         def stopped() -> None:

@@ -14,6 +14,7 @@ from fancli.params import Duration, Usage, check_bind, check_name, parse_shards
 
 if TYPE_CHECKING:
     from fan import App, Instance
+    from fancli.processes import Signals
 
 #: Seconds for the last answers to be written once every handler is done.
 CLOSING = 5.0
@@ -149,7 +150,8 @@ def _run(
         waiting = [one.name for one in app.lifecycle.waiting]
         if waiting:  # for what they need: `ready` comes when they are up
             picked.out.note(f"waiting: {', '.join(waiting)}")
-            Thread(target=_tell_later, args=(app, picked, ready_fd), daemon=True).start()
+            args = (app, picked, ready_fd, signals)
+            Thread(target=_tell_later, args=args, daemon=True).start()
         else:
             _tell_ready(picked, ready_fd)
         status = signals.wait()
@@ -160,9 +162,14 @@ def _run(
         return status
 
 
-def _tell_later(app: App, picked: Common, ready_fd: int | None) -> None:
-    if app.lifecycle.wait_up():
-        _tell_ready(picked, ready_fd)
+def _tell_later(app: App, picked: Common, ready_fd: int | None, signals: Signals) -> None:
+    from fan import FanError
+
+    try:
+        if app.lifecycle.wait_up():
+            _tell_ready(picked, ready_fd)
+    except FanError as exc:  # what cannot start ends it, as it does where nothing is waited for
+        signals.fail(exc)
 
 
 def _tell_ready(picked: Common, ready_fd: int | None) -> None:

@@ -184,7 +184,6 @@ def compare(
                 median[against.face][0], median[against.name][0], "calls/s", against.target,
             ),
             "note": f"{peers[against.name].versions}; {cost(median, against)}",
-            "cpu_us": {"ours": median[against.face][1:], "base": median[against.name][1:]},
         }
         for against in AGAINST[way]
         if against.name in median

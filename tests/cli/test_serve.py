@@ -498,3 +498,26 @@ def test_a_service_that_waits_says_for_what_and_is_ready_later(
     users = start_fan("serve", "needy:Users", cwd=tmp_path)
     users.wait_for("ready")
     shop.wait_for("ready")
+
+
+def test_a_service_that_waited_and_cannot_start_ends_it_as_any_other(
+    start_fan: Any, registry_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "needy.py").write_text(
+        "from fan import Service, rpc\n\n\n"
+        "class Shop(Service):\n"
+        '    name, version = "shop", "1.0.0"\n'
+        '    depend = {"hard": ["users"]}\n\n'
+        "    def service_start(self):\n"
+        "        raise OSError('no disk')\n\n\n"
+        "class Users(Service):\n"
+        '    name, version = "users", "1.3.0"\n'
+    )
+    shop = start_fan("serve", "needy:Shop", cwd=tmp_path)
+    shop.wait_for("waiting: shop")
+    start_fan("serve", "needy:Users", cwd=tmp_path).wait_for("ready")
+    assert shop.wait() == 5
+    said = "".join(shop.stderr)
+    assert "fan: unknown: shop 1.0.0 could not start: OSError: no disk" in said
+    assert "ready" not in said
+    assert "Traceback" not in said

@@ -32,7 +32,12 @@ class Process:
         )
         #: Lines that were read and not asked for yet: first word and rest.
         self._told: list[tuple[str, str]] = []
-        self.instance_id = self.wait_for("ready")
+        try:
+            self.instance_id = self.wait_for("ready")
+        except BaseException:
+            self.kill()
+            self.close()
+            raise
 
     def wait_for(self, word: str) -> str:
         """The rest of the next line that begins with `word`, in whatever order they come."""

@@ -64,6 +64,12 @@ class Subscriber:
         if listener is not None:
             listener.close(timeout)
 
+    def abandon(self) -> None:
+        """In a forked child: leave the subscription to the parent."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.abandon()
+
     def _handle(
         self,
         request: Request,

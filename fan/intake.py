@@ -153,6 +153,12 @@ class Intake:
             one.close(max(0.0, deadline - time.monotonic()))
         self._dismissing.close()
 
+    def abandon(self) -> None:
+        """In a forked child: leave the subscriptions to the parent."""
+        for one in (*self._subscribed.values(), *self._leaving):
+            if one.listener is not None:
+                one.listener.abandon()
+
     def _is_shared(self, listener: Listener) -> bool:
         return self._app.transport_for(listener.address).is_shared
 

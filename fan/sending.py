@@ -81,8 +81,10 @@ class Sender:
         the options or a rule name another place. With `is_at_hand` it reads no registry."""
         if not self._may_stay or not self._app.dispatcher.hosting:
             return None
-        book = self._app.routes
-        rule = book.at_hand(service, method) if book is not None and self._is_open else None
+        book = self._app.routes if self._is_open else None
+        if book is not None and is_at_hand and not book.is_at_hand:
+            return None  # the first call reads the rules, and has this asked again
+        rule = book.at_hand(service, method) if book is not None else None
         if rule is not None and (rule.url or rule.type not in ("auto", "local")):
             return None
         want = want or self._options.want

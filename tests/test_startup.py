@@ -62,8 +62,9 @@ PROGRAM = names(
 #: To find a service in the registry.
 LOOK_UP = names(
     """
-    fan fan.chores fan.discovery fan.errors fan.message fan.mirror fan.model fan.plugins
-    fan.readings fan.references fan.registration fan.settings fan.settings_places
+    fan fan.chores fan.discovery fan.errors fan.forks fan.message fan.mirror fan.model fan.plugins
+    fan.readings fan.references fan.registration fan.registration_again fan.settings
+    fan.settings_places
     fan.settings_values fan.sqlite fan.sqlite.channel fan.sqlite.errors fan.sqlite.kind
     fan.sqlite.locks
     fan.sqlite.schema fan.stores fan.stores.base fan.stores.sqlite fan.stores.sqlite_rows
@@ -77,7 +78,8 @@ CALL = names(
     fan.app fan.balancer fan.binding fan.calls fan.client fan.codec fan.context fan.dispatch
     fan.drivers fan.endpoint fan.error_types fan.exchange fan.failures fan.hosting fan.local
     fan.middleware fan.middleware.base fan.middleware.deadline fan.middleware.hops
-    fan.middleware.retry fan.names fan.parts fan.picker fan.policies fan.routes fan.routing
+    fan.middleware.retry fan.names fan.overdue fan.parts fan.picker fan.policies fan.routes
+    fan.routing
     fan.runner fan.sending fan.service fan.signature fan.stale fan.transports
     fan.transports.base fancli.answers fancli.calling fancli.coerce fancli.show
     """

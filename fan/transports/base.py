@@ -113,6 +113,11 @@ class Listener(ABC):
         """Stop: wait at most `timeout` seconds for what is in flight, then drop it (or give it
         back to its queue), release every thread, socket and file. Twice does no harm."""
 
+    def abandon(self) -> None:  # noqa: B027  nothing is inherited where there are no sockets
+        """In a forked child, where the parent's threads are not there and its locks may be held:
+        let go of the sockets that were inherited, so that nobody connects to a server that is gone
+        because its child holds the place. It is not used again."""
+
 
 class Queues(ABC):
     """A broker's queues, for who looks after them. Every method takes `deadline`, a point of

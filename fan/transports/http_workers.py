@@ -6,18 +6,23 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
+
+#: Seconds after which a thread that found nothing to do ends.
+IDLE = 10.0
 
 
 class Workers:
-    """Runs jobs in at most `limit` daemon threads, started as they are needed.
+    """Runs jobs in at most `limit` daemon threads, started as they are needed and ended after
+    `idle` seconds without a job: a burst leaves none behind.
 
     concurrent.futures' pool would do, but a process cannot exit while one of its jobs blocks, and
     its Future adds two locks to a job. Jobs must not raise. A fork starts with no threads."""
 
-    def __init__(self, limit: int, name: str) -> None:
+    def __init__(self, limit: int, name: str, *, idle: float = IDLE) -> None:
         self._limit = limit
+        self._idle = idle
         self._name = name
         self._reset()
 
@@ -66,11 +71,29 @@ class Workers:
 
     def _work(self) -> None:
         jobs = self._jobs
-        while (job := jobs.get()) is not None:
+        while True:
+            try:
+                job = jobs.get(timeout=self._idle)
+            except Empty:
+                if self._leaves():
+                    return
+                continue
+            if job is None:
+                return
             job()
             del job  # else the last job's request and reply live until the next
             with self._lock:
                 self._free += 1
+
+    def _leaves(self) -> bool:
+        """Whether this thread, which found nothing to do, may end: a job that was put a moment ago
+        counts on it."""
+        with self._lock:
+            if self._jobs.qsize():
+                return False
+            self._free -= 1
+            self._threads.remove(threading.current_thread())
+            return True
 
     def close(self, timeout: float = 0.0) -> None:
         """End the threads, waiting at most `timeout` seconds for the jobs that run. Twice does no
@@ -79,10 +102,11 @@ class Workers:
             self._reset()
         with self._lock:
             self._is_closed = True
-            for _ in self._threads:
+            threads = [*self._threads]
+            for _ in threads:
                 self._jobs.put(None)
         deadline = time.monotonic() + timeout
-        for thread in self._threads:
+        for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
 

@@ -214,14 +214,21 @@ class Contexts(Harness):
 
     @needs("push")
     @pytest.mark.parametrize("method", ["fail", "fail_async"])
-    def test_a_push_that_fails_stands_in_the_log_of_who_accepted_it(
-        self, caller: Caller, served: Probe, method: str
+    def test_a_push_that_fails_for_good_stands_in_the_log_of_who_accepted_it(
+        self, world: World, face: Face, method: str
     ) -> None:
+        world.serve(probe(), deliveries=1)
+        caller = face(world.client())
+
+        def told() -> list[str]:
+            return [one.getMessage() for one in records if one.levelno == logging.ERROR]
+
         with collected_logs("fan") as records:
             caller.push(f"probe.{method}")
-            until(lambda: any(f"probe.{method} " in one.getMessage() for one in records))
-        (told,) = [one.getMessage() for one in records if f"probe.{method} " in one.getMessage()]
-        assert "unknown: " in told
+            until(told)
+        (line,) = told()
+        assert line.endswith("unknown: it broke")
+        assert "probe" in line
 
     @needs("push")
     def test_a_push_carries_baggage_and_trace(self, caller: Caller, served: Probe) -> None:

@@ -273,7 +273,13 @@ class Contexts(Harness):
         for n in range(5):
             caller.push("probe.note", n)
         app.stop(timeout=BOUND)
-        assert service.runs["note"] == 5
+        runs = service.runs["note"]
+        if self.can("queue"):  # what had not been taken from its queue is the next one's
+            other = probe()
+            world.serve(other)
+            until(lambda: service.runs["note"] + other.runs["note"] >= 5)
+            runs += other.runs["note"]
+        assert runs == 5
 
 
 @contextlib.contextmanager

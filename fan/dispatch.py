@@ -16,7 +16,6 @@ from fan.failures import error_response
 from fan.hosting import Hosted, Hosting
 from fan.message import MAX_TIMEOUT, VERSION, Request, Response
 from fan.middleware.base import Inbound, InboundNext, Middleware, Steps
-from fan.overdue import Watch
 from fan.service import Method
 from fan.transports.base import Overdue, Stream
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from fan.app import App
+    from fan.overdue import Watch
 
 
 class Dispatcher:
@@ -37,8 +37,7 @@ class Dispatcher:
         #: One item per request in flight: append and pop are atomic, and need no lock on the way.
         self._flying: list[None] = []
         self._is_draining = False
-        #: Handlers of queued messages that run now.
-        self.overdue = Watch()
+        self._watch: Watch | None = None
         #: Whether anybody waits for the last request to end.
         self._is_awaited = False
 
@@ -56,12 +55,30 @@ class Dispatcher:
         """Requests that are being handled now."""
         return len(self._flying)
 
+    @property
+    def watch(self) -> Watch:
+        """What notices handlers of queued messages that do not come back."""
+        watch = self._watch
+        if watch is None:
+            from fan.overdue import Watch
+
+            with self._idle:
+                watch = self._watch
+                if watch is None:
+                    watch = self._watch = Watch()
+        return watch
+
+    def close(self) -> None:
+        """Notice nothing more. Twice does no harm."""
+        if self._watch is not None:
+            self._watch.close()
+
     def start_over(self) -> None:
         """Forget what was in flight in the process that this one was forked from."""
         self._idle = threading.Condition()
         self._flying = []
         self._is_draining = self._is_awaited = False
-        self.overdue.start_over()
+        self._watch = None
         self.hosting.start_over()
 
     def drain(self) -> None:

@@ -1,4 +1,4 @@
-"""Notices handlers that do not come back in the time of their delivery."""
+"""Notices handlers that do not come back in the time of their delivery, and wakes what waits."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from itertools import count
 
-#: Seconds beyond its time after which a handler counts as one that does not come back.
-GRACE = 1.0
 #: Seconds without anything to watch after which the thread ends.
 IDLE = 10.0
 
@@ -17,20 +15,19 @@ class Watch:
     """Calls back for what is not done at its time, from a thread that is there while anything is
     watched. What is called must not wait: all others wait for it."""
 
+    #: Seconds beyond its time after which a handler counts as one that does not come back.
+    grace = 1.0
+
     def __init__(self) -> None:
-        self.start_over()
-
-    def __repr__(self) -> str:
-        return f"<Watch of {len(self._watched)}>"
-
-    def start_over(self) -> None:
-        """In a forked child: nothing is watched, and the thread is not here."""
         self._changed = threading.Condition()
         self._watched: dict[int, tuple[float, Callable[[], object]]] = {}
         self._numbers = count()
         self._thread: threading.Thread | None = None
         self._wakes_at = 0.0
         self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<Watch of {len(self._watched)}>"
 
     def add(self, deadline: float, then: Callable[[], object]) -> int:
         """Call `then` at that point of `time.monotonic()`, unless the number that this gives is

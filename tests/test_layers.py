@@ -214,6 +214,7 @@ TABLE: dict[str, Row] = {
     "fan.failures": row(LOGIC),
     "fan.exchange": row(LOGIC),
     "fan.overdue": row(LOGIC),
+    "fan.pulling": row(LOGIC),
     "fan.dispatch": row(LOGIC),
     "fan.chores": row(LOGIC),
     "fan.consumer": row(LOGIC),

@@ -23,6 +23,7 @@ from fan.hosting import Hosted, instance_of
 from fan.middleware.base import Middleware
 from fan.model import Address
 from fan.parts import Parts
+from fan.plugins import Kept
 from fan.policies import Policies
 from fan.routes import Routes
 from fan.service import Service, check_topic
@@ -86,6 +87,8 @@ class App(Parts, Calls):
         has_tracer = tracer is not None or self.settings.tracer != "noop"
         #: Share of the traces begun here that are recorded.
         self.sample = self.settings.sample if has_tracer else 0.0
+        #: The layers that all lists of layers share.
+        self._kept = Kept()
         #: Which calls are treated otherwise; a list of layers that was given is for all of them.
         self.policies = (
             Policies(self.settings, policies or {}, self._layers) if middleware is None else None
@@ -281,6 +284,11 @@ def _forked() -> None:
         app._given_transports = {}
         app._reset()
         app.instance_id = instance_of(app.name)
+        app._kept.start_over()
+        for layer in app.middleware:
+            layer.start_over()
+        if app.policies is not None:
+            app.policies.start_over()
         app.dispatcher.start_over()
         for hosted in app.services:
             hosted.settle(app)

@@ -1,4 +1,4 @@
-"""The Handler in front of the Dispatcher of an App that serves."""
+"""What stands between transports and the services of an App: who is not up yet answers nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """Lets through what is for an instance that is up; one that is not is unavailable."""
+    """The Handler in front of the Dispatcher: an instance that is not up yet is unavailable."""
 
     def __init__(
         self, dispatcher: Handler, waiting: set[str], find: Callable[[Request], Hosted]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from fan.errors import (
     AlreadyExists,
     FailedPrecondition,
     FanError,
+    NotFound,
     PermissionDenied,
     Unknown,
 )
@@ -180,6 +182,9 @@ class Lifecycle:
     def _follow(self) -> None:
         self._app.binding.rebind()  # what could not be read when the change came
         self._intake.update()
+        for one in self._app.services:  # who is not looked up is told of no change
+            with suppress(NotFound):
+                self._app.discovery.service(one.name)
 
     def _new_chore(self) -> Chore:
         return Chore("fan-intake", "follow a changed route", self._follow)

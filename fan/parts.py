@@ -45,6 +45,7 @@ class Parts:
     is_live: bool
     metrics: Metrics | None
     policies: Policies | None
+    _kept: plugins.Kept
     is_started: bool
     _is_closed: bool
     binding: Binding
@@ -124,6 +125,7 @@ class Parts:
             metrics=self.metrics,
             tracer=self.tracer,
             ledger=self._ledger,
+            kept=self._kept,
         )
 
     @property

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from fan.stores.base import Store
     from fan.tracers.base import Tracer
     from fan.transports.base import Ledger, Transport
+
+M = TypeVar("M", bound="Middleware")
 
 Kind = Literal["transport", "store", "tracer"]
 
@@ -138,6 +141,29 @@ def open_store(
     return made
 
 
+class Kept:
+    """The layers of an App that remember something, as long as a list of layers holds them: what
+    they remember (answers, places, failures) is that of a service, whatever else its policy says.
+    """
+
+    def __init__(self) -> None:
+        self._layers: WeakValueDictionary[Any, Middleware] = WeakValueDictionary()
+
+    def take(self, cls: type[M], **how: Any) -> M:
+        """The layer of that kind, made where there is none."""
+        key = (cls, *how.items())
+        found: Any = self._layers.get(key)
+        if found is None:
+            found = self._layers[key] = cls(**how)
+        layer: M = found
+        return layer
+
+    def start_over(self) -> None:
+        """In a forked child: what others were doing in the parent is not done here."""
+        for layer in list(self._layers.values()):
+            layer.start_over()
+
+
 def default_middleware(
     settings: Settings,
     *,
@@ -145,6 +171,7 @@ def default_middleware(
     metrics: Middleware | None = None,
     tracer: Tracer | None = None,
     ledger: Callable[[], Ledger] | None = None,
+    kept: Kept | None = None,
 ) -> list[Middleware]:
     """The layers of an App, outermost first. The order is part of fan's contract:
 
@@ -155,12 +182,14 @@ def default_middleware(
     One list holds both, since a layer without a side costs nothing there. An App that is not
     `is_live` makes one call and goes: it gets no layers of a server. `metrics` counts for all
     policies, `tracer` is where spans go, `ledger` keeps the answers of `@rpc(dedupe="shared")`;
-    what is None is left out.
+    what is None is left out. `kept` are the layers that other lists share with this one.
     """
     from fan.middleware.deadline import Deadline
     from fan.middleware.hops import Hops
     from fan.middleware.retry import Retry
 
+    if kept is None:
+        kept = Kept()
     layers: list[Middleware] = [
         Hops(),
         Deadline(default=settings.timeout),
@@ -174,7 +203,8 @@ def default_middleware(
 
         layers.append(ClientSpan(tracer))
     layers.append(
-        Retry(
+        kept.take(
+            Retry,
             retries=settings.retries,
             delay=settings.retry_delay,
             max_delay=settings.retry_max_delay,
@@ -184,18 +214,22 @@ def default_middleware(
     if settings.breaker_failures and is_live:
         from fan.middleware.breaker import Breaker
 
-        layers.append(Breaker(failures=settings.breaker_failures, reset=settings.breaker_reset))
+        failures, reset = settings.breaker_failures, settings.breaker_reset
+        layers.append(kept.take(Breaker, failures=failures, reset=reset))
     if settings.bulkhead_calls:
         from fan.middleware.bulkhead import ClientBulkhead
 
-        layers.append(ClientBulkhead(settings.bulkhead_calls))
+        layers.append(kept.take(ClientBulkhead, limit=settings.bulkhead_calls))
     if is_live:
-        layers += _serving_layers(settings, tracer, ledger)
+        layers += _serving_layers(settings, tracer, ledger, kept)
     return layers
 
 
 def _serving_layers(
-    settings: Settings, tracer: Tracer | None, ledger: Callable[[], Ledger] | None
+    settings: Settings,
+    tracer: Tracer | None,
+    ledger: Callable[[], Ledger] | None,
+    kept: Kept,
 ) -> list[Middleware]:
     from fan.middleware.bulkhead import Bulkhead
     from fan.middleware.dedupe import Dedupe
@@ -203,15 +237,15 @@ def _serving_layers(
 
     layers: list[Middleware] = []
     if settings.bulkhead_requests:
-        layers.append(Bulkhead(settings.bulkhead_requests))
+        layers.append(kept.take(Bulkhead, limit=settings.bulkhead_requests))
     if settings.dedupe_window:
         window, entries = settings.dedupe_window, settings.dedupe_entries
-        layers.append(Dedupe(window=window, max_entries=entries, ledger=ledger))
+        layers.append(kept.take(Dedupe, window=window, max_entries=entries, ledger=ledger))
     if tracer is not None:
         from fan.middleware.span import ServerSpan
 
         layers.append(ServerSpan(tracer))
-    layers.append(Logs())
+    layers.append(kept.take(Logs))
     if settings.access_log:
         from fan.middleware.logs import AccessLog
 

@@ -108,14 +108,29 @@ class Policies:
         return found
 
     def layers(self, overrides: Overrides) -> list[Middleware]:
-        """The layers for what differs: the same ones for the same fields, so that what they count
-        lasts."""
+        """The layers for what differs: the same ones for the same fields, as long as they are those
+        of a method."""
+        layers = self._layers.get(overrides)
+        if layers is not None:
+            return layers
         with self._lock:
             layers = self._layers.get(overrides)
             if layers is None:
                 settings = msgspec.structs.replace(self._settings, **dict(overrides))
-                layers = self._layers[overrides] = self._make(settings)
+                layers = self._make(settings)
+                in_use = {found for _, found in list(self._found.values())}
+                # Those of policies that were: what they share with these goes on.
+                self._layers = {k: v for k, v in self._layers.items() if k in in_use}
+                self._layers[overrides] = layers
             return layers
+
+    def has(self, overrides: Overrides) -> bool:
+        """Whether there are layers for what differs."""
+        return overrides in self._layers
+
+    def start_over(self) -> None:
+        """In a forked child: nobody else is here."""
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Release the layers. Twice does no harm."""

@@ -151,10 +151,18 @@ class KeptRegistered(Registrar):
                 for instance in list(self._held.values()):
                     self._restore(instance)
                 epoch = self._open().head(deadline=self._deadline(None)).epoch
+                self._see_routes()
+                # Made anew once more meanwhile, it may look as it did before the first time, and
+                # nobody would tell.
+                if not epoch or self._open().head(deadline=self._deadline(None)).epoch != epoch:
+                    return False
         except FanError:
             return False
         self._epoch = epoch
         return True
+
+    def _see_routes(self) -> None:
+        """See what is in the registry now. Raises what the store raises."""
 
     def _restore(self, instance: Instance) -> None:
         key = f"{instance.service}/{instance.version}"

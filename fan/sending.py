@@ -51,19 +51,22 @@ class Sender:
         self._has_no_fields = msgspec.structs.replace(options, **routing) == Options()
         self._chain = client_chain(app.middleware, self._pick, self._send)
         #: The same with the layers of a policy.
-        self._chains: dict[Any, CallNext] = {}
+        self._chains: dict[Any, tuple[list[Middleware], CallNext]] = {}
 
     def chain_of(self, call: Call) -> CallNext:
         """The layers that a call goes through."""
         if not call.policy:
             return self._chain
-        chain = self._chains.get(call.policy)
-        if chain is None:
-            policies = self._app.policies
-            assert policies is not None  # it made the call's
-            layers = policies.layers(call.policy)
-            chain = self._chains[call.policy] = client_chain(layers, self._pick, self._send)
-        return chain
+        policies = self._app.policies
+        assert policies is not None  # it made the call's
+        layers = policies.layers(call.policy)
+        made = self._chains.get(call.policy)
+        if made is None or made[0] is not layers:
+            chain = client_chain(layers, self._pick, self._send)
+            rest = {k: v for k, v in self._chains.copy().items() if policies.has(k)}
+            self._chains = {**rest, call.policy: (layers, chain)}
+            return chain
+        return made[1]
 
     def open_routes(self) -> None:
         """Have the rules at hand that calls with these options go by; under no lock."""

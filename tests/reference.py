@@ -145,10 +145,11 @@ def moleculer() -> str:
         way = row["name"].partition(",")[0]
         if row["name"].endswith(" : moleculer"):
             ours, base = re.findall(r"\d+ \+ \d+", row["note"])
-            found.append(f"{row['ratio']:.2f} times moleculer's {_WAYS[way]}\n({ours} against {base})")
+            times = f"{row['ratio']:.2f} times moleculer's {_WAYS[way]}"
+            found.append(f"{times}\n({ours} against {base})")
     return (
-        "Calls a second of fan with 16 asyncio callers, and in brackets the microseconds of CPU for\n"
-        f"one call, caller + server, of either: {'; '.join(found)}.\n"
+        "Calls a second of fan with 16 asyncio callers, and in brackets the microseconds of CPU\n"
+        f"for one call, caller + server, of either: {'; '.join(found)}.\n"
     )
 
 

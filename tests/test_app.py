@@ -15,7 +15,7 @@ import pytest
 
 import fan.app
 from fan import App, Service, Settings, rpc
-from fan.errors import InvalidArgument
+from fan.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
 from fan.middleware.base import Middleware
 
 #: A bound on hangs.
@@ -284,3 +284,39 @@ def test_an_instance_whose_socket_cannot_be_reached_is_called_over_what_else_it_
         assert (second.transport, second.attempts) == ("http", 1)
         with pytest.raises(fan.Unavailable):
             app.using(transport="ipc", retries=0).call("greeting.hi")
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork with threads
+def test_a_child_forked_in_mid_call_has_all_places_and_no_probe_under_way(private: Path) -> None:
+    settings = Settings(
+        registry=f"sqlite:{private}/registry.db", runtime_dir=str(private / "run"),
+        bulkhead_calls=1, breaker_failures=1, breaker_reset=0.05, retries=0,
+    )  # fmt: skip
+    desk = Desk()
+    with App(desk, settings=settings) as server, App(settings=settings) as client:
+        server.start(["ipc"])
+        with pytest.raises(DeadlineExceeded):
+            client.using(timeout=0.2).call("desk.hold")
+        desk.entered.clear()
+        threading.Event().wait(0.1)  # the breaker's own time
+        probe = client.submit("desk.hold")
+        assert desk.entered.wait(BOUND)
+        with pytest.raises(Unavailable):
+            client.call("desk.hold")
+        with pytest.raises(ResourceExhausted):
+            client.call("desk.add", 1)
+        pid = os.fork()
+        if not pid:
+            desk.gate.set()
+            status = 1
+            try:
+                is_right = client.call("desk.add", 1) == 2
+                client.using(timeout=0.2).call("desk.hold")
+            except DeadlineExceeded:  # it was not refused
+                status = 0 if is_right else 2
+            finally:
+                os._exit(status)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        desk.gate.set()
+        probe.result(BOUND)
+        assert code == 0

@@ -216,3 +216,42 @@ def test_a_layer_is_otherwise_for_one_method(world: World, case: Case, source: s
         world.write(policy)
     assert seen(world, method) == otherwise
     assert seen(world, f"{method}_too") == usual
+
+
+def test_a_key_is_remembered_whatever_else_its_policy_says(world: World) -> None:
+    world.begin(None)
+    key = fan.new_id()
+    assert world.ran("count", lambda: world.code("count", key=key)) == 1
+    for policy in ({"timeout": 30}, {"methods": {"count": {"access_log": True}}}, {}):
+        world.write(policy)
+        assert world.ran("count", lambda: world.code("count", key=key)) == 0, policy
+
+
+@pytest.mark.parametrize("field", ["bulkhead_requests", "bulkhead_calls"])
+def test_the_limit_of_a_service_holds_over_methods_that_differ_otherwise(
+    world: World, field: str
+) -> None:
+    world.begin({field: 1, "methods": {"hold_too": {"timeout": 20}}})
+    first = world.caller.submit("desk.hold")
+    assert world.desk.entered.acquire(timeout=BOUND)
+    assert world.code("hold_too", retries=0) == "bulkhead_full"
+    world.desk.gate.set()
+    first.result(BOUND)
+    assert world.code("hold_too", retries=0) == "ok"
+
+
+def test_what_an_instance_failed_counts_whatever_else_its_policy_says(world: World) -> None:
+    world.begin({"retries": 0})
+    assert world.opens("fail")
+    world.write({"timeout": 30})
+    assert world.code("fail") == "circuit_open"
+
+
+def test_layers_of_policies_that_were_are_let_go(world: World) -> None:
+    world.begin(None)
+    for n in range(20):
+        world.write({"timeout": 30 + n})
+        assert world.code("count") == "ok"
+    for app in (world.server, world.caller):
+        assert "in_use=1" in repr(app.policies) or "in_use=2" in repr(app.policies)
+    assert len(world.caller.client._sender._chains) <= 2

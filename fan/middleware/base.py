@@ -196,5 +196,9 @@ class Middleware:
         """Around one request on the server's side. `next` raises FanError."""
         return (yield from next(inbound))
 
+    def start_over(self) -> None:
+        """In a forked child, where the parent's threads are not there and its locks may be held:
+        make what it locks with anew, and forget what was under way. Twice does no harm."""
+
     def close(self) -> None:
         """Release what it holds. Twice does no harm."""

@@ -57,6 +57,10 @@ class Breaker(Middleware):
         self.failures = failures
         self.reset = reset
         self._clock = clock
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Forget all failures: the parent's probes are not this process's."""
         self._circuits: dict[Key, _Circuit] = {}
         self._lock = threading.Lock()
 

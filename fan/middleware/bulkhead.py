@@ -27,6 +27,10 @@ class Bulkhead(Middleware):
         finally:  # also when the caller goes away and the generator is closed
             free.append(None)
 
+    def start_over(self) -> None:
+        """All places are free: who holds one is in the parent."""
+        self._slots.free_all()
+
     def in_use(self, service: str) -> int:
         """Requests of `service` that are being handled now."""
         return self._slots.in_use(service)
@@ -48,6 +52,10 @@ class ClientBulkhead(Middleware):
         finally:
             free.append(None)
 
+    def start_over(self) -> None:
+        """All places are free: who holds one is in the parent."""
+        self._slots.free_all()
+
     def in_use(self, service: str) -> int:
         """Attempts to call `service` that are under way now."""
         return self._slots.in_use(service)
@@ -63,6 +71,10 @@ class _Slots:
                 f"a bulkhead of {limit} lets nothing through; leave the layer out instead"
             )
         self._limit = limit
+        self.free_all()
+
+    def free_all(self) -> None:
+        """Every place is free; one that is given back from now on is none of them."""
         self._free: dict[str, deque[None]] = {}
 
     def take(self, service: str, verb: str) -> deque[None]:

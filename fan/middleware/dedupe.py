@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fan.errors import CLASSES, NO, FanError, InvalidArgument, RemoteError
+from fan.errors import CLASSES, FanError, InvalidArgument, RemoteError
 from fan.message import Request, Response
 from fan.middleware.base import Inbound, InboundNext, Middleware, Sleep, Steps
-from fan.middleware.dedupe_shared import SharedAnswers, still_running
+from fan.middleware.dedupe_shared import SharedAnswers, is_kept, is_numbered, still_running
 
 if TYPE_CHECKING:
     from fan.transports.base import Ledger
@@ -42,7 +42,8 @@ class Dedupe(Middleware):
 
     Only requests whose key is not their own id are looked at: others have no twin. (The exception
     are pushes, which a queue redelivers under the same id.) A success is remembered, and a failure
-    that ran, unless the method is idempotent or it was a push: those may run again. A duplicate
+    that ran, unless the method is idempotent, or it was a push or a call that a handler made: those
+    may run again. A duplicate
     waits for a first one that is still running. The window counts from the answer, and asking again
     does not extend it. With a `ledger`, methods with `dedupe="shared"` have their answers kept
     there, for all processes.
@@ -67,6 +68,12 @@ class Dedupe(Middleware):
         self._bytes = 0
         self._running: dict[Key, int] = {}
         self._lock = threading.Lock()
+
+    def start_over(self) -> None:
+        """Keep the answers; what was running runs in the parent."""
+        self._lock = threading.Lock()
+        self._running = {}
+        self._bytes = sum(answer.size for answer in self._answers.values())
 
     def on_request(self, inbound: Inbound, next: InboundNext) -> Steps:
         """Raises Aborted(duplicate_in_progress), not executed, when the first request outlasts this
@@ -95,8 +102,7 @@ class Dedupe(Middleware):
                 kept = _Answer(digest, response=response)
             return response
         except FanError as error:
-            may_run_again = inbound.is_idempotent or request.kind != "call"
-            if error.executed != NO and not may_run_again:
+            if is_kept(inbound, error):
                 kept = _Answer(digest, error=error)
             raise
         finally:  # also when it is closed: then nobody was answered, and the next one runs
@@ -132,7 +138,7 @@ class Dedupe(Middleware):
 
     def _settle(self, key: Key, answer: _Answer | None) -> None:
         with self._lock:
-            del self._running[key]
+            self._running.pop(key, None)  # not there in a child that its handler forked
             now = self._clock()
             if answer is not None and answer.size <= self.max_bytes:
                 self._drop(key)
@@ -196,6 +202,5 @@ def _key_of(request: Request) -> Key | None:
     # Children's keys are numbered (`<parent key>/<n>`). A parent that runs again may make its calls
     # in another order, so there the arguments are a part of the identity instead of a reason to
     # refuse.
-    is_numbered = key.rpartition("/")[2].isdigit() and "/" in key
-    body = zlib.crc32(request.body) if is_numbered else 0  # the same in every process
+    body = zlib.crc32(request.body) if is_numbered(key) else 0  # the same in every process
     return (request.principal, request.service, request.method, key, body)

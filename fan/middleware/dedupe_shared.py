@@ -68,8 +68,7 @@ class SharedAnswers:
                 answer = pack(Kept(digest, pack(response)))
             return response
         except FanError as error:
-            may_run_again = inbound.is_idempotent or request.kind != "call"
-            if error.executed != NO and not may_run_again:
+            if is_kept(inbound, error):
                 answer = pack(Kept(digest, pack(_failed(request, error))))
             raise
         finally:
@@ -83,6 +82,21 @@ class SharedAnswers:
             import logging
 
             logging.getLogger("fan").warning("an answer could not be kept: %s", exc)
+
+
+def is_numbered(key: str) -> bool:
+    """Whether a key is that of a call which a handler made as its n-th: `<key>/<n>`."""
+    return "/" in key and key.rpartition("/")[2].isdigit()
+
+
+def is_kept(inbound: Inbound, error: FanError) -> bool:
+    """Whether a failure is what everybody with the same key is answered. It is not where it may run
+    again: a message that is delivered anew makes its calls under the same keys, and is to get
+    further than the last time."""
+    request = inbound.request
+    if error.executed == NO or inbound.is_idempotent or request.kind != "call":
+        return False
+    return not (request.hops and is_numbered(request.key))
 
 
 def _failed(request: Request, error: FanError) -> Response:

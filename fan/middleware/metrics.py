@@ -43,6 +43,10 @@ class Metrics(Middleware):
 
     def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Count from zero: the parent counts its own."""
         self._rows: dict[tuple[Side, str, str, str], _Row] = {}
         self._lock = threading.Lock()
 

@@ -70,6 +70,10 @@ class Retry(Middleware):
         self._reserve = reserve
         self._clock = clock
         self._random = random or _chance
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Begin with full budgets."""
         self._budgets: dict[str, Budget] = {}
 
     def on_call(self, call: Call, next: CallNext) -> Steps:

@@ -17,7 +17,7 @@ from fan.transports.amqp_failures import too_large
 from fan.transports.amqp_names import DEAD, dead_queue
 from fan.transports.amqp_posts import Posts
 from fan.transports.amqp_wire import AT, DELIVERIES, ERROR, RETURNED, copy_of, number, request_of
-from fan.transports.base import Handler, Stream
+from fan.transports.base import Handler, Stream, is_refusal
 
 #: Seconds before a failed message is delivered for the second time; doubled each time.
 DELAY, MAX_DELAY = 0.1, 5.0
@@ -55,13 +55,14 @@ class Tray:
         self.queue = ""
         #: Offers a job to the workers.
         self.offer: Callable[[PostJob], None] = _never
-        #: Those that wait to be delivered again.
-        self.delayed: set[PostJob] = set()
+        #: Those that wait to be delivered again, and how.
+        self.delayed: dict[PostJob, Callable[[], None]] = {}
 
     def hurry(self) -> None:
         """Give back at once what waits to be."""
-        for job in list(self.delayed):
-            job.again()
+        delayed, self.delayed = self.delayed, {}
+        for then in delayed.values():
+            then()
 
 
 class PostJob:
@@ -129,8 +130,10 @@ class PostJob:
         if answer.code == "ok":
             self.delivery.ack()
             self.tray.over()
-        elif answer.executed == "no" and answer.reason in ("draining", "no_instance"):
-            self._wait(self.pass_on, self.attempt if answer.reason == "no_instance" else None)
+        elif is_refusal(answer) and not is_final(answer):
+            is_elsewhere = answer.reason in ("draining", "no_instance")
+            then = self.pass_on if is_elsewhere else self._offer_again
+            self._wait(then, None if answer.reason == "draining" else self.attempt)
         elif is_final(answer) or self.attempt + 1 >= self.tray.deliveries:
             self.bury(answer)
         else:
@@ -141,25 +144,30 @@ class PostJob:
         if attempt is None:
             then()
             return
-        tray.delayed.add(self)
+        tray.delayed[self] = then
         if tray.link.later(min(MAX_DELAY, DELAY * 2**attempt), lambda: self._woken(then)) is None:
             self._woken(then)
 
     def _woken(self, then: Callable[[], None]) -> None:
-        if self in self.tray.delayed:
-            self.tray.delayed.discard(self)
+        if self.tray.delayed.pop(self, None) is not None:
             then()
 
     def again(self) -> None:
         """Have it delivered once more; in the link's thread."""
         tray = self.tray
-        tray.delayed.discard(self)
         if not tray.is_lasting and self.delivery.is_ours:
             self._tries += 1
             tray.offer(self)
             return
         self.delivery.give_back()
         tray.over()
+
+    def _offer_again(self) -> None:
+        """Have it tried once more, here where no other would get it, as if it had not been."""
+        if not self.tray.is_lasting and self.delivery.is_ours:
+            self.tray.offer(self)
+        else:
+            self.pass_on()
 
     def pass_on(self) -> None:
         """Let others have it, as if it had not been here; in the link's thread."""

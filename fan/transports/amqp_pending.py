@@ -15,6 +15,23 @@ from fan.transports.amqp_link import Link
 
 #: Seconds by which a timer may come too late without harm; one wake-up serves what ends within.
 _SLACK = 0.005
+#: Entries of a clock below which it does not look for those that are of no use any more.
+_FEW = 64
+
+
+class Wait:
+    """A message's place at the clock. Who completes the message empties it, so that no answer is
+    kept until the deadline of its call."""
+
+    __slots__ = ("pending",)
+
+    def __init__(self, pending: Pending) -> None:
+        self.pending: Pending | None = pending
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the message is complete: the clock has nothing to do then."""
+        return self.pending is None or self.pending.done()
 
 
 class Pending(Future[Response]):
@@ -35,6 +52,7 @@ class Pending(Future[Response]):
         #: Rounds of `amqp_watch` since it was last seen, and whether nobody was there to be asked.
         self.rounds = 0
         self.is_absent = False
+        self.wait: Wait | None = None
         #: Where it stands under its correlation id while a reply may come.
         self.shelf: dict[str, Pending] | None = None
         self.correlation = id
@@ -59,19 +77,25 @@ class Pending(Future[Response]):
 
     def answer(self, response: Response) -> None:
         """Complete it, unless somebody cancelled it."""
-        self.properties, self.body = None, b""
+        self._let_go()
         with suppress(InvalidStateError):
             self.set_result(response)
 
     def fail(self, exc: BaseException) -> None:
         """Complete it with an error, unless somebody cancelled it."""
-        self.properties, self.body = None, b""
+        self._let_go()
         with suppress(InvalidStateError):
             self.set_exception(exc)
 
     def lose(self, failure: FanError) -> None:
         """Complete it with `failure`, as an error of its own: each caller adds to it."""
         self.fail(again(failure))
+
+    def _let_go(self) -> None:
+        self.properties, self.body = None, b""
+        wait, self.wait = self.wait, None
+        if wait is not None:
+            wait.pending = None
 
 
 def again(failure: FanError) -> FanError:
@@ -84,10 +108,18 @@ class Clock:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._heap: list[tuple[float, int, Pending]] = []
+        self._heap: list[tuple[float, int, Wait]] = []
         self._count = 0
+        #: Entries above which those of complete messages are thrown out.
+        self._most = _FEW
         self._timer: Any = None
         self._rings_at = float("inf")
+
+    def __repr__(self) -> str:
+        return f"<Clock {len(self._heap)} entries>"
+
+    def __len__(self) -> int:
+        return len(self._heap)
 
     def now(self) -> float:
         """What deadlines are points of."""
@@ -95,10 +127,25 @@ class Clock:
 
     def watch(self, pending: Pending) -> None:
         """Let it fail with DeadlineExceeded when its time comes, unless it is complete then."""
+        if len(self._heap) >= self._most:
+            self._thin_out()
         self._count += 1
-        heapq.heappush(self._heap, (pending.deadline, self._count, pending))
+        pending.wait = Wait(pending)
+        heapq.heappush(self._heap, (pending.deadline, self._count, pending.wait))
         if pending.deadline < self._rings_at:
             self._set(pending.deadline)
+
+    def _thin_out(self) -> None:
+        """Keep the entries of those that still wait: never more than twice as many as those are."""
+        kept = []
+        for entry in self._heap:
+            if not entry[2].is_over:
+                kept.append(entry)
+            elif entry[2].pending is not None:  # cancelled
+                entry[2].pending.take_off()
+        heapq.heapify(kept)
+        self._heap = kept
+        self._most = max(_FEW, 2 * len(kept))
 
     def _set(self, at: float) -> None:
         self._link.forget(self._timer)
@@ -108,8 +155,10 @@ class Clock:
     def _ring(self) -> None:
         self._timer, self._rings_at = None, float("inf")
         heap, now = self._heap, time.monotonic() + _SLACK / 2
-        while heap and (heap[0][0] <= now or heap[0][2].done()):
-            pending = heapq.heappop(heap)[2]
+        while heap and (heap[0][0] <= now or heap[0][2].is_over):
+            pending = heapq.heappop(heap)[2].pending
+            if pending is None:
+                continue
             pending.take_off()
             if not pending.done():
                 why = "" if self._link.state == "up" else f"{self._link.url} is {self._link.state}"

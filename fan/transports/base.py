@@ -253,6 +253,16 @@ class Transport(ABC):
         used again."""
 
 
+def is_refusal(answer: Response) -> bool:
+    """Whether a queued message was not tried at all: there is no room for it here now, or a part of
+    what it takes is away. It goes back, to be offered again, and this was no delivery."""
+    if answer.executed != "no":
+        return False
+    if answer.code == "resource_exhausted":
+        return answer.reason != "payload_too_large"
+    return answer.code == "unavailable" or answer.reason == "duplicate_in_progress"
+
+
 def deadline_of(request: Request) -> float:
     """The point of `time.monotonic()` at which `request`, sent now, is over."""
     return time.monotonic() + min(request.timeout_ms / 1000, MAX_TIMEOUT)

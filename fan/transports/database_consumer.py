@@ -12,7 +12,7 @@ import msgspec
 from fan.codec import unpack_request
 from fan.errors import FanError
 from fan.message import Request, Response
-from fan.transports.base import Handler, Stream
+from fan.transports.base import Handler, Stream, is_refusal
 from fan.transports.database_rows import Claimed, Outcome
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 DELAY, GROWTH, MAX_DELAY = 0.1, 4.0, 60.0
 #: Seconds after which a message that was refused without a try is offered again.
 REFUSED = 0.05
-#: Refusals that say nothing of the message.
-REFUSALS = frozenset({"draining", "no_instance"})
 
 
 class Consumer:
@@ -104,7 +102,7 @@ class Consumer:
         assert self._desk is not None
         if answer.code == "ok":
             return Outcome(claimed, "done")
-        if answer.code == "unavailable" and answer.reason in REFUSALS and answer.executed == "no":
+        if is_refusal(answer):
             return Outcome(claimed, "back", delay=0.0 if self.is_draining else REFUSED)
         if claimed.attempt + 1 >= self._desk.deliveries:
             error = _error(answer)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from fan.errors import FanError, Internal, Unavailable, Unimplemented
 from fan.message import Request, Response
-from fan.transports.base import Handler, Stream
+from fan.transports.base import Handler, Stream, is_refusal
 from fan.transports.redis_crew import Crew, Job
 from fan.transports.redis_failures import answer, draining, forsaken, too_large
 from fan.transports.redis_fields import encode_reply, fields_of
@@ -21,8 +21,6 @@ from fan.transports.redis_message import Message
 from fan.transports.redis_outbox import Letter, Outbox
 from fan.transports.redis_settle import Settler
 
-#: Refusals of an instance that stops or does not have the service: nothing was delivered.
-_NOT_DELIVERED = frozenset({"draining", "no_instance"})
 #: With so few messages in hand an answer goes by itself.
 _FEW = 2
 
@@ -213,8 +211,11 @@ class Desk:
                 id=request.id, code="internal", message=f"the handler broke: {exc!r}"
             )
         if isinstance(outcome, Future):
+            if message.source.kind == "call":
+                self.lane.rest()
             outcome.add_done_callback(partial(self._awaited, message))
-        elif isinstance(outcome, Stream):
+            return
+        if isinstance(outcome, Stream):
             outcome.close()
             why = Unimplemented("redis cannot stream", reason="streaming_unsupported")
             self._finish(message, answer(request, why))
@@ -231,6 +232,8 @@ class Desk:
             why = Unavailable(f"the handler was ended: {exc!r}", reason="connection_lost")
             response = answer(request, why)
         self._finish(message, response)
+        if message.source.kind != "call":  # Redis keeps the others: what is begun here has a place
+            self.lane.rest()
 
     def _finish(self, message: Message, response: Response) -> None:
         if message.is_given_up:
@@ -241,7 +244,7 @@ class Desk:
             self._answer(message, request, response)
         elif response.code == "ok":
             self._settler.acknowledge(self.lane, message)
-        elif response.executed == "no" and response.reason in _NOT_DELIVERED:
+        elif is_refusal(response):
             pause = 0.0 if self.is_closing else self._settler.pause
             self._settler.again(self.lane, message, pause, message.deliveries - 1)
         elif message.deliveries >= self._deliveries:

@@ -13,7 +13,7 @@ from fan.errors import FanError
 from fan.transports.redis_crew import report
 from fan.transports.redis_failures import failure_of, lost, too_slow
 from fan.transports.redis_line import Line
-from fan.transports.redis_loop import Loop
+from fan.transports.redis_loop import Loop, Timer
 from fan.transports.redis_news import News
 from fan.transports.redis_place import Place
 from fan.transports.redis_resp import Refusal, Reply, pack_all
@@ -59,6 +59,8 @@ class Pipe:
         self._sent: deque[Item] = deque()
         self._is_nudged = False
         self._is_closed = False
+        #: The next look at a connection that is open: one, however often it was made anew.
+        self._next_look: Timer | None = None
 
     def __repr__(self) -> str:
         return f"<Pipe {self._line!r} queued={len(self._queue)} sent={len(self._sent)}>"
@@ -71,6 +73,10 @@ class Pipe:
     def post(self, data: bytes, count: int, done: Done) -> Item:
         """Send `count` packed commands; returns at once."""
         item = Item(data, count, done)
+        self._add(item)
+        return item
+
+    def _add(self, item: Item) -> None:
         with self._lock:
             is_late = self._is_closed
             if not is_late:
@@ -78,28 +84,31 @@ class Pipe:
                 if self._line.is_open:
                     if len(self._sent) + len(self._queue) <= _FEW:
                         self._flush()
-                        return item
+                        return
                     if self._is_nudged:
-                        return item
+                        return
                 self._is_nudged = True
         if is_late:  # nobody else would tell: the loop may have ended
             _tell(item, lost(self.place.url, "this transport was closed", "no"))
         else:
             self._loop.soon(self._attend)
-        return item
 
-    def run(self, script: Script, keys: Sequence[str], args: Sequence[Part], done: Done) -> None:
-        """Run a script: `done` gets its one reply. One that Redis does not know is sent whole."""
+    def run(self, script: Script, keys: Sequence[str], args: Sequence[Part], done: Done) -> Item:
+        """Run a script: `done` gets its one reply. One that Redis does not know is sent whole, as
+        the same item: who gives it up withdraws what is left to be sent."""
 
         def check(result: list[Reply] | FanError) -> None:
             reply = result[0] if isinstance(result, list) else None
             if isinstance(reply, Refusal) and reply.code == "NOSCRIPT":
-                whole = pack_all(("EVAL", script.text, len(keys), *keys, *args))
-                self.post(whole, 1, done)
+                item.data = pack_all(("EVAL", script.text, len(keys), *keys, *args))
+                item.done, item.replies = done, []
+                self._add(item)
             else:
                 done(result)
 
-        self.post(call_of(script, keys, args), 1, check)
+        item = Item(call_of(script, keys, args), 1, check)
+        self._add(item)
+        return item
 
     def ask(
         self, *commands: Sequence[Part], deadline: float, allowed: Collection[str] = ()
@@ -140,7 +149,7 @@ class Pipe:
         self._line.wait_closed(timeout)
 
     def _wait(
-        self, begin: Callable[[Done], object], deadline: float, allowed: Collection[str] = ()
+        self, begin: Callable[[Done], Item], deadline: float, allowed: Collection[str] = ()
     ) -> list[Reply]:
         results: list[list[Reply] | FanError] = []
         bell = threading.Lock()
@@ -152,8 +161,7 @@ class Pipe:
 
         item = begin(done)
         if not bell.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            was_sent = not (isinstance(item, Item) and self.withdraw(item))
-            raise too_slow(self.place.url, was_sent=was_sent)
+            raise too_slow(self.place.url, was_sent=not self.withdraw(item))
         result = results[0]
         if isinstance(result, FanError):
             raise result
@@ -167,7 +175,9 @@ class Pipe:
     def line_opened(self) -> None:
         with self._lock:
             self._flush()
-        self._loop.later(STALL / 2, self._look)
+        if self._next_look is not None:
+            self._next_look.cancel()
+        self._next_look = self._loop.later(STALL / 2, self._look)
 
     def line_got(self, replies: list[Reply]) -> None:
         sent, finished = self._sent, []
@@ -233,7 +243,7 @@ class Pipe:
         if oldest is not None and time.monotonic() - last > STALL:
             self._line.drop("no answer")
             return
-        self._loop.later(STALL / 2, self._look)
+        self._next_look = self._loop.later(STALL / 2, self._look)
 
     def _fail_all(self, why: str) -> None:
         with self._lock:

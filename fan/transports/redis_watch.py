@@ -7,6 +7,7 @@ second about calls that are older than that.
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -37,27 +38,39 @@ class Watch:
         self._pipe = pipe
         self._keys = keys
         self._calls = calls
+        self._lock = threading.Lock()
+        #: The next look: there is one as long as there are calls, and never two.
         self._timer: Timer | None = None
+        self._is_closed = False
         self._turn = 0
 
     def begin(self) -> None:
-        """There is a call."""
+        """There is a call, among those that are pending already."""
         if self._timer is None:
-            self._timer = self._loop.later(PERIOD, self._look)
+            self._plan()
 
     def close(self) -> None:
         """Look no more."""
-        if self._timer is not None:
-            self._timer.cancel()
+        with self._lock:
+            self._is_closed = True
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _plan(self) -> None:
+        with self._lock:
+            if self._timer is None and not self._is_closed:
+                self._timer = self._loop.later(PERIOD, self._look)
 
     # In the loop's thread
 
     def _look(self) -> None:
-        self._timer = None
+        with self._lock:
+            self._timer = None
+        # Read after that, so that who begins meanwhile is seen here or plans the next look itself.
         pending = list(self._calls.pending.values())
         if not pending:
             return
-        self._timer = self._loop.later(PERIOD, self._look)
+        self._plan()
         before = time.monotonic() - PERIOD
         old = [call for call in pending if call.began < before and call.entry]
         if not old:

@@ -93,6 +93,27 @@ def test_a_redelivered_push_runs_again_only_after_a_failure(layer, clock, callee
     assert len(inner.seen) == 2
 
 
+def test_a_call_of_a_handler_runs_again_after_a_failure_and_not_after_a_success(
+    layer, clock, callee, make_inbound
+):
+    inner, same = callee(errors.Unknown("no")), {"key": "the-push/1", "hops": 1}
+    with pytest.raises(errors.Unknown):
+        clock.drive(layer.on_request(make_inbound(id="1", **same), inner))
+    for id in ("2", "3"):
+        assert clock.drive(layer.on_request(make_inbound(id=id, **same), inner)).code == "ok"
+    assert len(inner.seen) == 2
+
+
+def test_a_failure_under_a_key_that_a_caller_chose_is_kept_whatever_the_key(
+    layer, clock, callee, make_inbound
+):
+    inner = callee(errors.Unknown("no", executed="yes"))
+    for _ in range(2):
+        with pytest.raises(errors.Unknown):
+            clock.drive(layer.on_request(make_inbound(key="order/1"), inner))
+    assert len(inner.seen) == 1
+
+
 def test_streams_are_let_through(layer, clock, callee, make_inbound):
     inner = callee()
     for _ in range(2):

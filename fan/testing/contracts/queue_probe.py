@@ -70,6 +70,12 @@ class Inbox(Probe):
         self.gate(tag).wait(4 * BOUND)
 
     @push
+    async def keep_async(self, tag: Any = None) -> None:
+        """The same on the loop."""
+        self._see("keep_async", tag)
+        await self.hold_async(tag)
+
+    @push
     def gather(self, tag: Any = None) -> None:
         """End once as many run at the same time as the barrier has parties."""
         self.barrier.wait(BOUND)

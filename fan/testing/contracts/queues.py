@@ -30,12 +30,14 @@ from fan.testing.contracts.queue_events import Events
 from fan.testing.contracts.queue_faults import QueueFaults
 from fan.testing.contracts.queue_harness import QueueHarness
 from fan.testing.contracts.queue_pushes import Pushes
+from fan.testing.contracts.queue_tries import Tries
 
 __all__ = ["QueueContract", "QueueHarness", "needs"]
 
 #: What each class of the suite holds, in the numbers of the list of behaviours in the README.
 BEHAVIOURS: dict[type[QueueHarness], tuple[int, ...]] = {
     Pushes: (20, 26, 28),
+    Tries: (18, 26),
     Events: (27,),
     QueueFaults: (10, 13, 29),
     Care: (26,),
@@ -43,7 +45,7 @@ BEHAVIOURS: dict[type[QueueHarness], tuple[int, ...]] = {
 }
 
 
-class QueueContract(Pushes, Events, QueueFaults, Care, Answers):
+class QueueContract(Pushes, Tries, Events, QueueFaults, Care, Answers):
     """All behaviours of queues."""
 
     gates: ClassVar[dict[str, str]] = {}

@@ -6,8 +6,11 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
+
+#: Seconds after which a thread that found nothing to do ends.
+IDLE = 10.0
 
 
 class Workers:
@@ -66,11 +69,28 @@ class Workers:
 
     def _work(self) -> None:
         jobs = self._jobs
-        while (job := jobs.get()) is not None:
+        while True:
+            try:
+                job = jobs.get(timeout=IDLE)
+            except Empty:
+                if self._may_end():
+                    return
+                continue
+            if job is None:
+                return
             job()
             del job  # else the last job's request and reply live until the next
             with self._lock:
                 self._free += 1
+
+    def _may_end(self) -> bool:
+        """Whether no job is meant for this thread, which is none of ours then."""
+        with self._lock:
+            if self._free <= 0 or self._is_closed:
+                return False
+            self._free -= 1
+            self._threads.remove(threading.current_thread())
+            return True
 
     def close(self, timeout: float = 0.0) -> None:
         """End the threads, waiting at most `timeout` seconds for the jobs that run. Twice does no

@@ -366,9 +366,10 @@ class Pushes(QueueHarness):
                 sender.push("inbox.take", i)
             service.wait_tags(n)
             self.settle(client)
-            counts.append((threading.active_count(), _descriptors()))
-        assert counts[1][0] <= counts[0][0]
-        assert counts[1][1] <= counts[0][1]
+            counts.append((sorted(thread.name for thread in threading.enumerate()), _descriptors()))
+        (names, files), (names_after, files_after) = counts
+        assert len(names_after) <= len(names), f"{names_after} after {names}"
+        assert files_after <= files
 
 
 def _added(self: Inbox, tag: Any = None) -> None:

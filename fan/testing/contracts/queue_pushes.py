@@ -357,6 +357,7 @@ class Pushes(QueueHarness):
         sender = self.sender_of(face, client)
         counts = []
         sender.loop.fill()
+        _fill(client)
         service.barrier = threading.Barrier(4)  # threads that start when they are needed are there
         for i in range(4):
             sender.push("inbox.gather", i)
@@ -374,6 +375,15 @@ class Pushes(QueueHarness):
 
 def _added(self: Inbox, tag: Any = None) -> None:
     self._see("added", tag)
+
+
+def _fill(app: App) -> None:
+    """Have every thread of its pool there: it begins another one where the last has told its
+    outcome and not yet come back for more, which is a matter of moments."""
+    barrier = threading.Barrier(app.settings.workers)
+    waiting = [app.pool.submit(barrier.wait, BOUND) for _ in range(app.settings.workers)]
+    for each in waiting:
+        each.result(BOUND)
 
 
 def _descriptors() -> int:

@@ -64,12 +64,10 @@ LOOK_UP = names(
     """
     fan fan.chores fan.discovery fan.errors fan.forks fan.message fan.mirror fan.model fan.plugins
     fan.readings fan.references fan.registration fan.registration_again fan.settings
-    fan.settings_places
-    fan.settings_values fan.sqlite fan.sqlite.channel fan.sqlite.errors fan.sqlite.kind
-    fan.sqlite.locks
-    fan.sqlite.schema fan.stores fan.stores.base fan.stores.sqlite fan.stores.sqlite_rows
-    fan.stores.sqlite_schema fancli.call_options fancli.commands fancli.commands.call
-    fancli.complete fancli.options fancli.payload fancli.request fancli.scripts
+    fan.settings_places fan.settings_values fan.sqlite fan.sqlite.channel fan.sqlite.errors
+    fan.sqlite.kind fan.sqlite.locks fan.sqlite.schema fan.stores fan.stores.base fan.stores.sqlite
+    fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.call_options fancli.commands
+    fancli.commands.call fancli.complete fancli.options fancli.payload fancli.request fancli.scripts
     """
 )
 #: To call it.
@@ -78,8 +76,7 @@ CALL = names(
     fan.app fan.balancer fan.binding fan.calls fan.client fan.codec fan.context fan.dispatch
     fan.drivers fan.endpoint fan.error_types fan.exchange fan.failures fan.hosting fan.local
     fan.middleware fan.middleware.base fan.middleware.deadline fan.middleware.hops
-    fan.middleware.retry fan.names fan.parts fan.picker fan.policies fan.routes
-    fan.routing
+    fan.middleware.retry fan.names fan.parts fan.picker fan.policies fan.routes fan.routing
     fan.runner fan.sending fan.service fan.signature fan.stale fan.transports
     fan.transports.base fancli.answers fancli.calling fancli.coerce fancli.show
     """

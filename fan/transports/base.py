@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import msgspec
 
-from fan.errors import Unimplemented
+from fan.errors import NO, FailedPrecondition, Unimplemented
 from fan.message import MAX_TIMEOUT, Request, Response
 from fan.model import Address, Letter, Queue, QueueName
 
@@ -143,6 +143,22 @@ class Queues(ABC):
     @abstractmethod
     def purge(self, name: QueueName, *, dead: bool = False, deadline: float) -> int:
         """Throw away what waits in a queue, or its dead letters, and say how many."""
+
+    @abstractmethod
+    def delete(self, name: QueueName, *, deadline: float) -> int:
+        """End a queue with its dead letters, and say how many messages went with it: a group hears
+        of its topic no more. Raises FailedPrecondition (queue_in_use) while somebody takes from
+        it. A push to the service, or a subscriber of the group, makes it anew."""
+
+
+def queue_in_use(name: QueueName, where: str, consumers: int) -> FailedPrecondition:
+    """The error for a queue that is to end while somebody takes from it."""
+    return FailedPrecondition(
+        f"{consumers} still take from {name} at {where}: stop them before it is deleted",
+        reason="queue_in_use",
+        executed=NO,
+        details={"queue": str(name), "consumers": consumers},
+    )
 
 
 class Ledger(ABC):

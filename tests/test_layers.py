@@ -53,6 +53,7 @@ TABLE: dict[str, Row] = {
     "fan.model": row(VALUE),
     "fan.context": row(VALUE),
     "fan.forks": row(VALUE),
+    "fan.quiet": row(VALUE),
     "fan.codec": row(VALUE),
     # contracts
     "fan.transports": row(CONTRACT),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import socket
 import threading
 import time
@@ -18,6 +17,7 @@ import uvicorn
 
 from fan.errors import AlreadyExists, InvalidArgument, Unavailable
 from fan.model import Address
+from fan.quiet import quieten
 from fan.transports.base import Handler, Listener
 from fan.transports.http_app import Application
 from fan.transports.http_gate import Gate
@@ -59,8 +59,6 @@ class HttpListener(Listener):
                 timeout_keep_alive=KEEP_ALIVE,
             )
         )
-        # It warns of every scanner that talks garbage; what matters is answered or raised.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._thread = threading.Thread(target=self._run, name="fan-http", daemon=True)
         self._thread.start()
         self._server.ready.wait()
@@ -73,6 +71,8 @@ class HttpListener(Listener):
         return f"<HttpListener {self.address.url} {state}>"
 
     def _run(self) -> None:
+        # It warns of every scanner that talks garbage; what matters is answered or raised.
+        quieten("uvicorn.error")
         try:
             asyncio.run(self._server.serve(sockets=[self._sock]))
         except BaseException as exc:

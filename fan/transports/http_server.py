@@ -21,6 +21,7 @@ from fan.quiet import quieten
 from fan.transports.base import Handler, Listener
 from fan.transports.http_app import Application
 from fan.transports.http_gate import Gate
+from fan.transports.http_protocol import Protocol
 
 if TYPE_CHECKING:
     from fan.settings import Settings
@@ -37,7 +38,14 @@ FAREWELL = 0.1
 class HttpListener(Listener):
     """A server in a thread beside others. `bind` is `HOST:PORT`, `PORT` or empty."""
 
-    def __init__(self, bind: str, handler: Handler, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        bind: str,
+        handler: Handler,
+        settings: Settings | None = None,
+        *,
+        protocol: type[Protocol] = Protocol,
+    ) -> None:
         self._is_closed = False
         self._sock = _listen(*_place(bind))
         host, port = self._sock.getsockname()[:2]
@@ -47,7 +55,7 @@ class HttpListener(Listener):
         self._server = _Server(
             uvicorn.Config(
                 self._app,
-                http="httptools",
+                http=protocol,
                 ws="none",
                 lifespan="off",
                 loop="asyncio",

@@ -245,6 +245,7 @@ class App(Parts, Calls):
             if self._pool is not None:
                 steps.callback(partial(self._pool.shutdown, wait=False, cancel_futures=True))
             steps.callback(self.runner.close)
+            steps.callback(self.dispatcher.close)
             for transport in reversed(self._transports.values()):
                 steps.callback(transport.close)
             if self.consumer is not None:

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 _MOST_PINNED = 256
 #: Seconds behind the end of an override until it is looked again.
 _LATER = 0.01
+#: Seconds that the names of all services may take to be read, for who mistook one, and for which
+#: they are good enough then.
+_NAMING = 0.5
+_NAMES_LAST = 5.0
 
 
 class Discovery(KeptRegistered):
@@ -71,6 +75,9 @@ class Discovery(KeptRegistered):
         #: Numbers the readings in the order in which they began; a name's newest one stays.
         self._readings = 0
         self._newest: dict[str, int] = {}
+        #: The names of all services, for who mistook one, and until when they are good enough.
+        self._known_names: list[str] = []
+        self._named_until = 0.0
         #: Reads again where that failed behind a hint, and when an override is over.
         self._catching_up = Chore("fan-discovery", "read instances again", self._catch_up)
         self._watches: list[Watch] | None = None
@@ -111,13 +118,27 @@ class Discovery(KeptRegistered):
         if not info.is_known:
             from fan.names import no_such_service
 
-            raise no_such_service(name, [s.name for s in self.services(deadline)])
+            raise no_such_service(name, self._names(deadline))
         if self._is_live:
             self._mirror.use(ROUTE + name, POLICY.format(name), deadline=deadline)
             with self._guard:
                 self._cache[name] = info
             info = self._refresh(name, deadline)  # a change between the read and the cache entry
         return info
+
+    def _names(self, deadline: float) -> list[str]:
+        """The names there are, for who mistook one; a list of all there is takes a large registry
+        seconds, so that it is made once in a while, and done without where it takes long."""
+        now = time.monotonic()
+        if now >= self._named_until:
+            try:
+                self._known_names = [
+                    info.name for info in self.services(min(deadline, now + _NAMING))
+                ]
+            except FanError:
+                self._known_names = []
+            self._named_until = time.monotonic() + _NAMES_LAST
+        return self._known_names
 
     @property
     def gen(self) -> int:

@@ -13,7 +13,7 @@ from fan.hosting import Hosted
 from fan.message import Request, Response
 from fan.model import Address
 from fan.service import Method, RpcOptions, Service
-from fan.transports.base import Listener, Stream, Subscription, Transport
+from fan.transports.base import Listener, Overdue, Stream, Subscription, Transport
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -77,6 +77,7 @@ class Subscriber:
         is_cancelled: Callable[[], bool] | None = None,
         peer: str = "",
         is_queued: bool = False,
+        on_overdue: Overdue | None = None,
     ) -> Response | Future[Response] | Stream:
         if self._is_draining:
             error = Unavailable(f"{self.topic}: the subscriber is draining", reason="draining")
@@ -88,6 +89,7 @@ class Subscriber:
             is_cancelled=is_cancelled,
             peer=peer,
             is_queued=is_queued,
+            on_overdue=on_overdue,
         )
 
 

@@ -240,9 +240,3 @@ def coalesce(entries: Sequence[Entry]) -> Entry:
     left = tuple(diff for diff in merged.values() if diff.before != diff.after)
     return msgspec.structs.replace(entries[-1], diff=left)
 
-
-def touched(entries: Sequence[Entry], wanted: Callable[[str], bool]) -> dict[str, int]:
-    """The objects that the generations changed, of those that are wanted -> the revision that each
-    is pinned to after them, 0 for none."""
-    return {d.object: d.after for e in entries for d in e.diff if wanted(d.object)}
-

@@ -9,7 +9,7 @@ from fan.errors import FanError, Unavailable
 from fan.failures import error_response
 from fan.hosting import Hosted
 from fan.message import Request, Response
-from fan.transports.base import Handler, Stream
+from fan.transports.base import Handler, Overdue, Stream
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -32,6 +32,7 @@ class Gate:
         is_cancelled: Callable[[], bool] | None = None,
         peer: str = "",
         is_queued: bool = False,
+        on_overdue: Overdue | None = None,
     ) -> Response | Future[Response] | Stream:
         """Answer one request: see `transports.base.Handler`."""
         if self._waiting:
@@ -42,5 +43,6 @@ class Gate:
             except FanError as exc:
                 return error_response(request, exc)
         return self._dispatcher(
-            request, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued
-        )
+            request, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued,
+            on_overdue=on_overdue,
+        )  # fmt: skip

@@ -20,7 +20,7 @@ from fan.errors import FanError
 from fan.hosting import Hosted
 from fan.message import Request, Response
 from fan.model import QUEUES, Address, ServiceInfo, transport_of
-from fan.transports.base import Handler, Listener, Served, Stream, Subscription
+from fan.transports.base import Handler, Listener, Overdue, Served, Stream, Subscription
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -254,6 +254,7 @@ class _Taken:
         is_cancelled: Callable[[], bool] | None = None,
         peer: str = "",
         is_queued: bool = False,
+        on_overdue: Overdue | None = None,
     ) -> Response | Future[Response] | Stream:
         """Answer one event: see `transports.base.Handler`."""
         from concurrent.futures import Future
@@ -264,7 +265,8 @@ class _Taken:
         answer: Response | Future[Response] | Stream | None = None
         try:
             answer = self._handler(
-                request, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued
+                request, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued,
+                on_overdue=on_overdue,
             )
         finally:
             if isinstance(answer, Future):

@@ -77,11 +77,15 @@ def write(
         plan = _signed(make(cut), how)
         if how.dry_run:
             return _rehearse(store, cut, plan, deadline)
-        op = op or new_op(cut.head)
+        if op is None and how.announce is not None:
+            op = new_op(cut.head)
         if how.announce is not None:
             how.announce(str(op))
         try:
-            return _written(store.commit(plan, op=str(op), deadline=deadline))
+            # Where nobody else knows the op the store takes one of its own, and need not keep what
+            # came to nothing.
+            named = "" if op is None else str(op)
+            return _written(store.commit(plan, op=named, deadline=deadline))
         except Aborted:
             if not tries_again or time.monotonic() >= deadline:
                 raise

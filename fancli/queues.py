@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -227,3 +227,35 @@ def age(seconds: float | None) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f}{unit}"
     return f"{seconds:.0f}s"
+
+
+def check_all(wanted: Iterable[QueueName], found: Collection[QueueName]) -> None:
+    """Raise NotFound (no_such_queue) where one of `wanted` was not found."""
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        from fan import NotFound
+
+        raise NotFound(f"there is no queue {missing[0]}", reason="no_such_queue")
+
+
+def count_of(broker: Broker, name: QueueName, deadline: float, *, is_dead: bool) -> int:
+    """How many there are to throw away. Raises NotFound (no_such_queue)."""
+    found = one_queue(broker, name, deadline)
+    return int(found.dead if is_dead else found.ready)
+
+
+def one_queue(broker: Broker, name: QueueName, deadline: float) -> Queue:
+    """How a queue stands. Raises NotFound (no_such_queue)."""
+    listed: Sequence[Queue] = broker.queues.list([name], deadline=deadline)
+    found = [queue for queue in listed if queue.name == name]
+    check_all([name], [queue.name for queue in found])
+    return found[0]
+
+
+def count_dead(broker: Broker, name: QueueName, ids: tuple[str, ...], deadline: float) -> int:
+    """How many of its dead letters would be put back. Raises NotFound (no_such_queue)."""
+    count = count_of(broker, name, deadline, is_dead=True)
+    if not ids:
+        return count
+    letters = broker.queues.letters(name, dead=True, limit=max(1, count), deadline=deadline)
+    return len({letter.number for letter in letters} & set(ids))

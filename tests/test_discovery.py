@@ -13,7 +13,7 @@ import pytest
 
 from fan import App, Service, Settings, rpc
 from fan.discovery import Discovery
-from fan.errors import NotFound, Unavailable
+from fan.errors import DeadlineExceeded, NotFound, Unavailable
 from fan.model import Instance, Interface
 from fan.stores.base import Change, Plan, Store
 from fan.stores.memory import MemoryStore
@@ -246,3 +246,51 @@ def test_a_bound_endpoint_follows_a_route_that_another_app_moves(
         two.start(["ipc"], adopt=True)
         assert has_moved.wait(BOUND)
         assert which() == "2.0.0"
+
+
+class Large(MemoryStore):
+    """A registry that counts how often all of it was listed, and may be too large for that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed = 0
+        self.is_endless = False
+
+    def list(self, kind: str, prefix: str = "", *, deadline: float) -> Any:
+        if not prefix and kind == "inst":
+            self.listed += 1
+            if self.is_endless:
+                assert deadline - time.monotonic() < BOUND / 2  # a part of what the caller has
+                raise DeadlineExceeded("no time was left to read the registry")
+        return super().list(kind, prefix, deadline=deadline)
+
+
+@pytest.fixture
+def large() -> Iterator[Large]:
+    with Large() as store:
+        yield store
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_misspelt_name_reads_the_whole_registry_once_and_not_at_each_call(
+    large: Large, live: bool
+) -> None:
+    discovery = Discovery(lambda: large, live=live)
+    discovery.register(instance(), INTERFACE)
+    for name in ("aa", "ab", "aa"):
+        with pytest.raises(NotFound) as info:
+            discovery.service(name, time.monotonic() + BOUND)
+        assert info.value.reason == "no_such_service"
+    assert info.value.details["similar"] == ["a"]
+    assert large.listed == 1
+    discovery.close()
+
+
+def test_a_name_is_unknown_also_where_the_others_cannot_be_listed_in_time(large: Large) -> None:
+    large.is_endless = True
+    discovery = Discovery(lambda: large, live=False)
+    for _ in range(2):
+        with pytest.raises(NotFound) as info:
+            discovery.service("aa", time.monotonic() + BOUND)
+        assert info.value.reason == "no_such_service"
+    assert large.listed == 1

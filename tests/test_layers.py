@@ -215,6 +215,8 @@ TABLE: dict[str, Row] = {
     "fan.drivers": row(LOGIC),
     "fan.failures": row(LOGIC),
     "fan.exchange": row(LOGIC),
+    "fan.overdue": row(LOGIC),
+    "fan.pulling": row(LOGIC),
     "fan.dispatch": row(LOGIC),
     "fan.chores": row(LOGIC),
     "fan.consumer": row(LOGIC),

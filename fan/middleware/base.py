@@ -143,6 +143,8 @@ class Inbound(msgspec.Struct, kw_only=True):
     is_idempotent: bool = False
     #: `memory`, or `shared` as of `@rpc(dedupe='shared')`.
     dedupe: str = "memory"
+    #: Whether a queue keeps it until it was handled: then nobody waits for its being accepted.
+    is_queued: bool = False
     #: The dispatcher's own.
     exchange: Any = None
 

@@ -250,12 +250,13 @@ class Store(ABC):
     def commit(self, plan: Plan, *, op: str = "", deadline: float) -> Committed:
         """Make one generation of `plan`: all of it, or nothing. The same `op` (`epoch:gen:id`, see
         `new_op`) is applied at most once, however often it is sent, and a refusal of it is final:
-        sent again, it is refused the same way. Raises Aborted (reason conflict, with `details`
-        object, gen (that moved it), rev and expected) for a moved pin or head, NotFound (compacted)
-        for a revision to re-pin that is gone, AlreadyExists (duplicate_id) for another plan under
-        the same op, Unavailable (outcome_unknown, executed "maybe") for an op that is unknown and
-        was planned before the history that is left, InvalidArgument (payload_too_large) above 900
-        kB, and what `plan.check` raises."""
+        sent again, it is refused the same way, as long as it is among the last ops that made no
+        generation, of which as many are remembered as there are generations. Raises Aborted (reason
+        conflict, with `details` object, gen (that moved it), rev and expected) for a moved pin or
+        head, NotFound (compacted) for a revision to re-pin that is gone, AlreadyExists
+        (duplicate_id) for another plan under the same op, Unavailable (outcome_unknown, executed
+        "maybe") for an op that is unknown and was planned before the history that is left,
+        InvalidArgument (payload_too_large) above 900 kB, and what `plan.check` raises."""
 
     @abstractmethod
     def log(self, after: int, upto: int | None = None, *, deadline: float) -> list[Entry]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
@@ -42,6 +43,8 @@ class _Space:
         self.revisions: dict[tuple[str, int], Revision] = {}
         self.log: dict[int, Entry] = {}
         self.ops: dict[str, rules.Known] = {}
+        #: Those that made no generation, in their order.
+        self.outcomes: deque[str] = deque()
         self.records: dict[tuple[str, str], tuple[bytes, str]] = {}
         self.sessions: dict[str, MemorySession] = {}
         self.watches: set[_MemoryWatch] = set()
@@ -104,6 +107,13 @@ class _Space:
             if old is not None and old.pinned_at < gen:
                 del self.revisions[diff.object, diff.before]
         self.ops = {id: known for id, known in self.ops.items() if known.gen >= floor}
+
+    def note(self, id: str, known: rules.Known) -> None:
+        """Remember an op that made no generation: as many of these as there are generations."""
+        self.ops[id] = known
+        self.outcomes.append(id)
+        if len(self.outcomes) > RETENTION:
+            self.ops.pop(self.outcomes.popleft(), None)
 
     def tell(self, kind: str) -> None:
         """Wake the watches of a kind."""
@@ -260,12 +270,14 @@ class MemoryStore(Store):
                 steps = rules.decide(plan, space)
             except FanError as error:
                 if op and rules.is_final(error):
-                    space.ops[mine.id] = rules.Known(head.gen, digest, False, rules.keep(error))
+                    space.note(mine.id, rules.Known(head.gen, digest, False, rules.keep(error)))
                 raise
             if steps:
                 space.apply(rules.entry_of(plan, mine, head, steps), steps)
                 space.tell(HEAD)
-            space.ops[mine.id] = rules.Known(space.head.gen, digest, bool(steps))
+                space.ops[mine.id] = rules.Known(space.head.gen, digest, True)
+            elif op:
+                space.note(mine.id, rules.Known(head.gen, digest))
             return Committed(space.head.gen, str(mine), bool(steps))
 
     def log(self, after: int, upto: int | None = None, *, deadline: float) -> builtins.list[Entry]:

@@ -47,6 +47,14 @@ CREATE TABLE tick (
 ) WITHOUT ROWID;
 """
 
+#: The ops that made no generation, in their order; made by the first of them, since files of the
+#: same version may be without it.
+OUTCOMES = """
+CREATE TABLE IF NOT EXISTS outcome (
+    ns TEXT NOT NULL, n INTEGER NOT NULL, id TEXT NOT NULL, PRIMARY KEY (ns, n)
+) WITHOUT ROWID;
+"""
+
 REGISTRY = Kind(
     noun="registry",
     application=0x66616E21,  # "fan!" in ASCII

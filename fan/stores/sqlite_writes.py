@@ -13,6 +13,7 @@ from fan.sqlite.channel import Channel
 from fan.stores import rules
 from fan.stores.base import RETENTION, Committed, Entry, Head, Op, Plan, Revision, Session, new_op
 from fan.stores.sqlite_rows import LAST, head, pin, revision
+from fan.stores.sqlite_schema import OUTCOMES
 
 
 def commit(channel: Channel, ns: str, plan: Plan, op: str, deadline: float) -> Committed:
@@ -38,7 +39,9 @@ def commit(channel: Channel, ns: str, plan: Plan, op: str, deadline: float) -> C
             what = rules.Known(at.gen + bool(steps), digest, bool(steps))
             if steps:
                 apply(db, ns, at, rules.entry_of(plan, mine, at, steps), steps)
-        remember(db, ns, mine.id, what)
+        # One that made nothing, and that nobody can send again by its name, leaves no trace.
+        if op or what.is_changed:
+            remember(db, ns, mine.id, what)
     if refusal is not None:
         raise refusal
     return Committed(what.gen, str(mine), what.is_changed)
@@ -93,11 +96,26 @@ def known(db: sqlite3.Connection, ns: str, id: str) -> rules.Known | None:
 
 
 def remember(db: sqlite3.Connection, ns: str, id: str, what: rules.Known) -> None:
-    """Remember what an op came to."""
+    """Remember what an op came to. Of those that made no generation the newest are kept, as many as
+    there are generations: no later commit may ever take them along."""
     db.execute(
         "INSERT INTO op VALUES (?, ?, ?, ?, ?, ?)",
         (ns, id, what.gen, what.digest, what.is_changed, what.refusal),
     )
+    if what.is_changed:
+        return
+    db.execute(OUTCOMES)
+    (last,) = db.execute("SELECT max(n) FROM outcome WHERE ns = ?", (ns,)).fetchone()
+    number = (last or 0) + 1
+    db.execute("INSERT INTO outcome VALUES (?, ?, ?)", (ns, number, id))
+    (retention,) = db.execute("SELECT retention FROM head WHERE ns = ?", (ns,)).fetchone()
+    old = (ns, number - retention)
+    db.execute(
+        "DELETE FROM op WHERE ns = ?1 AND id IN"
+        " (SELECT id FROM outcome WHERE ns = ?1 AND n <= ?2)",
+        old,
+    )
+    db.execute("DELETE FROM outcome WHERE ns = ? AND n <= ?", old)
 
 
 def apply(

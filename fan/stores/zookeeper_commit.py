@@ -9,6 +9,7 @@ so that an older try of ours which is still on its way cannot land after it.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -28,7 +29,7 @@ from fan.stores.zookeeper_layout import (
     write_revision,
 )
 from fan.stores.zookeeper_reading import Gone, Patience, Reader
-from fan.stores.zookeeper_trim import trim
+from fan.stores.zookeeper_trim import surplus, trim
 
 #: Bytes that one transaction may take: above the port's limit by what the tree's own bookkeeping
 #: needs, and below ZooKeeper's 1 MiB, over which it drops the connection.
@@ -132,11 +133,15 @@ class Commit:
     def _note(self, state: State, op: Op, what: rules.Known) -> bool:
         """Write down that an op made no generation; False where it came to something already, or
         the head moved: with it may have gone the op's own node, trimmed, and what it came to."""
-        writes = [
-            Write("check", self._layout.head, version=state.version),
-            Write("create", self._layout.op(op.id), msgspec.json.encode(what)),
-            Write("create", self._layout.refusal(what.gen, op.id)),
-        ]
+        layout = self._layout
+        writes = [Write("check", layout.head, version=state.version)]
+        # One that nobody can send again, by its name or by a lost try, leaves no trace: that all is
+        # so already is then asked of the leader only, since we may have read from who lags behind.
+        if self._is_named or self._is_loose:
+            mark = layout.refusal(what.gen, time.time_ns() // 1000, op.id)
+            writes.append(Write("create", layout.op(op.id), msgspec.json.encode(what)))
+            writes.append(Write("create", mark))
+            writes += surplus(self._reader, state, self._deadline)
         return self._settle(self._channel.multi(writes, self._deadline), state.head)
 
     def _apply(

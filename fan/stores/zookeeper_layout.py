@@ -118,8 +118,10 @@ class Layout:
     def op(self, id: str) -> str:
         return f"{self.root}/op/{id}"
 
-    def refusal(self, gen: int, id: str) -> str:
-        return f"{self.refusals}/{gen:010d}-{id}"
+    def refusal(self, gen: int, at: int, id: str) -> str:
+        """The mark of an op that made no generation; sorted, they are in the order of their times
+        `at`, in microseconds."""
+        return f"{self.refusals}/{gen:010d}-{at:017d}.{id}"
 
     def bucket(self, bucket: int) -> str:
         return f"{self.root}/page/{bucket}"

@@ -68,16 +68,38 @@ def _deletes(reader: Reader, entry: Logged, old: dict[tuple[str, int], int]) -> 
 
 def _outcomes(reader: Reader, floor: int, room: int, deadline: float) -> list[Write]:
     """The ops that made no generation, at one that is not kept."""
-    layout = reader.layout
-    (names,) = reader.channel.children([layout.refusals], deadline)
     writes: list[Write] = []
-    for name in sorted(names or ())[:_OUTCOMES_AT_ONCE]:
-        gen, _, id = name.partition("-")
+    for name in _marks(reader, deadline)[:_OUTCOMES_AT_ONCE]:
+        gen = name.partition("-")[0]
         if not gen.isdecimal() or int(gen) >= floor:
             break
-        both = [Write("delete", f"{layout.refusals}/{name}"), Write("delete", layout.op(id))]
+        both = _unmark(reader, name)
         room -= sum(write.size for write in both)
         if room < 0:
             break
         writes += both
     return writes
+
+
+def surplus(reader: Reader, state: State, deadline: float) -> list[Write]:
+    """The deletes of the oldest ops that made no generation, where there are more of them than
+    generations: no later commit may ever take them along. Some at once, since they are listed."""
+    (folder,) = reader.channel.get([reader.layout.refusals], deadline)
+    most = state.body.retention
+    if folder is None or folder.children < most + most // 5:
+        return []
+    names = _marks(reader, deadline)
+    old = names[: min(len(names) + 1 - most, _OUTCOMES_AT_ONCE)]
+    return [write for name in old for write in _unmark(reader, name)]
+
+
+def _marks(reader: Reader, deadline: float) -> list[str]:
+    """The names of the ops that made no generation, the oldest first."""
+    (names,) = reader.channel.children([reader.layout.refusals], deadline)
+    return sorted(names or ())
+
+
+def _unmark(reader: Reader, name: str) -> list[Write]:
+    layout = reader.layout
+    op = layout.op(name.partition("-")[2].rpartition(".")[2])
+    return [Write("delete", f"{layout.refusals}/{name}"), Write("delete", op)]

@@ -105,6 +105,10 @@ class Desk(Part):
         """Empty a queue; the answer's `method` has `message_count`."""
         return lambda channel, go: channel.queue_purge(name, callback=go)
 
+    def delete(self, name: str) -> Step:
+        """End a queue, if it is there; the answer's `method` has `message_count`."""
+        return lambda channel, go: channel.queue_delete(name, callback=go)
+
     def get(self, name: str) -> Step:
         """Take the first message of a queue: its method, properties and body, or None."""
 

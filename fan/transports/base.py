@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import msgspec
 
-from fan.errors import Unimplemented
+from fan.errors import NO, FailedPrecondition, Unimplemented
 from fan.message import MAX_TIMEOUT, Request, Response
 from fan.model import Address, Letter, Queue, QueueName
 
@@ -36,6 +36,10 @@ class Stream(msgspec.Struct):
 Answer = "Response | Future[Response] | Stream"
 
 
+#: What a transport is called with by a Handler.
+Overdue = Callable[[Response], None]
+
+
 class Handler(Protocol):
     """The server side above a transport (`dispatch.Dispatcher`). Thread-safe; never raises.
 
@@ -43,7 +47,9 @@ class Handler(Protocol):
     is to a transport a request like any other: the handler checks it, sees to it that it runs (a
     drain waits for it), and answers at once whether it is accepted, which the caller is told. One
     that `is_queued` is safe in a queue until it was handled: it is handled now, like an event, and
-    the answer says how that went.
+    the answer says how that went. Where its handler does not come back in the time of a delivery,
+    `on_overdue` is called with the answer that counts then, and the one that is given in the end
+    counts for nothing. It must not wait, and is not called any more once there is an answer.
     `is_cancelled` says whether the caller gave up, where the transport can know it cheaply; `peer`
     is the authenticated name of the peer ("uid:1000"), empty when nobody vouches for it:
     `principal` is dropped then."""
@@ -55,6 +61,7 @@ class Handler(Protocol):
         is_cancelled: Callable[[], bool] | None = None,
         peer: str = "",
         is_queued: bool = False,
+        on_overdue: Overdue | None = None,
     ) -> Response | Future[Response] | Stream: ...
 
 
@@ -136,6 +143,22 @@ class Queues(ABC):
     @abstractmethod
     def purge(self, name: QueueName, *, dead: bool = False, deadline: float) -> int:
         """Throw away what waits in a queue, or its dead letters, and say how many."""
+
+    @abstractmethod
+    def delete(self, name: QueueName, *, deadline: float) -> int:
+        """End a queue with its dead letters, and say how many messages went with it: a group hears
+        of its topic no more. Raises FailedPrecondition (queue_in_use) while somebody takes from
+        it. A push to the service, or a subscriber of the group, makes it anew."""
+
+
+def queue_in_use(name: QueueName, where: str, consumers: int) -> FailedPrecondition:
+    """The error for a queue that is to end while somebody takes from it."""
+    return FailedPrecondition(
+        f"{consumers} still take from {name} at {where}: stop them before it is deleted",
+        reason="queue_in_use",
+        executed=NO,
+        details={"queue": str(name), "consumers": consumers},
+    )
 
 
 class Ledger(ABC):
@@ -260,7 +283,7 @@ def is_refusal(answer: Response) -> bool:
         return False
     if answer.code == "resource_exhausted":
         return answer.reason != "payload_too_large"
-    return answer.code == "unavailable" or answer.reason == "duplicate_in_progress"
+    return answer.code == "unavailable"
 
 
 def deadline_of(request: Request) -> float:

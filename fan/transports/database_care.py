@@ -13,8 +13,9 @@ from fan.codec import unpack_request
 from fan.errors import FanError, NotFound
 from fan.message import BYTES, Request
 from fan.model import Letter, Queue, QueueName
+from fan.sqlite import locks
 from fan.sqlite.channel import Channel
-from fan.transports.base import Ledger, Queues
+from fan.transports.base import Ledger, Queues, queue_in_use
 
 _WAITING, _DEAD = "state IN (0, 3)", "state = 2"
 
@@ -99,6 +100,18 @@ class DatabaseQueues(Queues):
                 f"DELETE FROM message WHERE queue = ? AND {_DEAD if dead else _WAITING}",
                 (str(name),),
             ).rowcount
+
+    def delete(self, name: QueueName, *, deadline: float) -> int:
+        folder = f"{self._channel.path}.locks"
+        with self._writing(name, deadline) as db:
+            taking = "SELECT session FROM consumer WHERE queue = ?"
+            who = [session for (session,) in db.execute(taking, (str(name),))]
+            alive = sum(locks.is_alive(folder, session) for session in who)
+            if alive:
+                raise queue_in_use(name, self._channel.path, alive)
+            db.execute("DELETE FROM consumer WHERE queue = ?", (str(name),))
+            db.execute("DELETE FROM queue WHERE name = ?", (str(name),))
+            return db.execute("DELETE FROM message WHERE queue = ?", (str(name),)).rowcount
 
     @contextmanager
     def _writing(self, name: QueueName, deadline: float) -> Iterator[sqlite3.Connection]:

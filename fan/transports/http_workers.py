@@ -14,13 +14,15 @@ IDLE = 10.0
 
 
 class Workers:
-    """Runs jobs in at most `limit` daemon threads, started as they are needed.
+    """Runs jobs in at most `limit` daemon threads, started as they are needed and ended after
+    `idle` seconds without a job: a burst leaves none behind.
 
     concurrent.futures' pool would do, but a process cannot exit while one of its jobs blocks, and
     its Future adds two locks to a job. Jobs must not raise. A fork starts with no threads."""
 
-    def __init__(self, limit: int, name: str) -> None:
+    def __init__(self, limit: int, name: str, *, idle: float = IDLE) -> None:
         self._limit = limit
+        self._idle = idle
         self._name = name
         self._reset()
 
@@ -71,9 +73,9 @@ class Workers:
         jobs = self._jobs
         while True:
             try:
-                job = jobs.get(timeout=IDLE)
+                job = jobs.get(timeout=self._idle)
             except Empty:
-                if self._may_end():
+                if self._leaves():
                     return
                 continue
             if job is None:
@@ -83,10 +85,11 @@ class Workers:
             with self._lock:
                 self._free += 1
 
-    def _may_end(self) -> bool:
-        """Whether no job is meant for this thread, which is none of ours then."""
+    def _leaves(self) -> bool:
+        """Whether this thread, which found nothing to do, may end: a job that was put a moment ago
+        counts on it."""
         with self._lock:
-            if self._free <= 0 or self._is_closed:
+            if self._jobs.qsize():
                 return False
             self._free -= 1
             self._threads.remove(threading.current_thread())
@@ -99,10 +102,11 @@ class Workers:
             self._reset()
         with self._lock:
             self._is_closed = True
-            for _ in self._threads:
+            threads = [*self._threads]
+            for _ in threads:
                 self._jobs.put(None)
         deadline = time.monotonic() + timeout
-        for thread in self._threads:
+        for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
 

@@ -196,12 +196,6 @@ class UnixListener(Listener):
         raise Garbage(f"a client of mode {mode}")
 
 
-def hang_up(sock: socket.socket) -> None:
-    """End a connection from another thread; the one that reads closes it."""
-    with suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
-
-
 def peer_of(sock: socket.socket) -> str:
     """`uid:1000`: the user at the other end, for whom the kernel vouches."""
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)

@@ -201,8 +201,11 @@ class Calls:
         for element in elements:
             try:
                 response = decode_reply(element)
-            except Internal:
-                continue  # nobody can say whose it is
+            except Internal as exc:
+                whose = self.pending.pop(exc.details["id"], None)
+                if whose is not None:  # else nobody can say
+                    whose.finish(exc)
+                continue
             pending = self.pending.pop(response.id, None)
             if pending is None:
                 continue  # it is late: whoever called has gone

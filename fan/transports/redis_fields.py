@@ -7,13 +7,13 @@ JSON, the envelope with `corr` for the request's id, and then the body as it is.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
 from fan.codec import decode_baggage, encode_baggage
-from fan.errors import Internal, InvalidArgument
-from fan.message import JSON, Request, RequestKind, Response
+from fan.errors import Executed, Internal, InvalidArgument
+from fan.message import JSON, Request, Response
 
 _INTEGERS = frozenset({b"timeout_ms", b"v", b"gen", b"ttl_ms", b"deadline_ms", b"attempt", b"hops"})
 _KINDS = frozenset({"call", "stream", "push", "event"})
@@ -124,7 +124,7 @@ class _Head(msgspec.Struct, omit_defaults=True, gc=False):
     message: str = ""
     type: str | None = None
     details: Any = None
-    executed: str = "yes"
+    executed: Executed = "yes"
     retry_after_ms: int | None = None
     served: str = ""
     gen: int = 0
@@ -153,16 +153,22 @@ def encode_reply(response: Response) -> bytes:
 
 
 def decode_reply(data: bytes) -> Response:
-    """A reply from its element. Raises Internal (malformed_reply)."""
+    """A reply from its element. Raises Internal (malformed_reply), with the `id` that it answers in
+    the details where one can tell."""
     line, _, body = data.partition(b"\n")
     try:
         head = _decode(line)
     except (ValueError, RecursionError) as exc:
-        raise Internal(f"not a reply: {exc}", reason="malformed_reply", executed="maybe") from exc
+        raise Internal(
+            f"not a reply: {exc}",
+            reason="malformed_reply",
+            executed="maybe",
+            details={"id": _answered(line)},
+        ) from exc
     if head.code == "ok" and not head.headers:
         return Response(
             id=head.corr,
-            executed=cast("Any", head.executed),
+            executed=head.executed,
             served=head.served,
             gen=head.gen,
             content_type=head.content_type,
@@ -172,9 +178,17 @@ def decode_reply(data: bytes) -> Response:
     return Response(id=head.corr, body=body, **fields)
 
 
-def kind_of(fields: Fields) -> RequestKind:
-    """What an entry says it is."""
-    return cast("RequestKind", fields.get(b"kind", b"call").decode("utf-8", "replace"))
+class _Address(msgspec.Struct, gc=False):
+    """Whose a reply is."""
+
+    corr: str = ""
+
+
+def _answered(line: bytes) -> str:
+    try:
+        return msgspec.json.decode(line, type=_Address).corr
+    except (ValueError, RecursionError):
+        return ""
 
 
 def _natural(value: bytes) -> int:

@@ -56,10 +56,6 @@ class Presence:
             gone = [name for name in channels if not self._wanted[name]]
         self._say("UNSUBSCRIBE", gone)
 
-    def wait_left(self, channels: Collection[str], deadline: float) -> None:
-        """Wait until channels that were left are not shown. Raises as `join`."""
-        self._wait(lambda: self._shown.isdisjoint(channels), deadline)
-
     def is_shown(self, channel: str) -> bool:
         """Whether Redis knows."""
         return channel in self._shown

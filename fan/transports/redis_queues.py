@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from fan.errors import NotFound
 from fan.model import Letter, Queue, QueueName
-from fan.transports.base import Queues
+from fan.transports.base import Queues, queue_in_use
 from fan.transports.redis_fields import (
     AT,
     DELIVERIES,
@@ -21,7 +21,7 @@ from fan.transports.redis_fields import (
 )
 from fan.transports.redis_keys import PRIVATE, Keys, Source
 from fan.transports.redis_pipe import Pipe
-from fan.transports.redis_scripts_care import PURGE, REQUEUE, STATE, WAITING
+from fan.transports.redis_scripts_care import DELETE, PURGE, REQUEUE, STATE, WAITING
 
 #: Entries that one step looks at or throws away.
 STEP = 1000
@@ -87,6 +87,15 @@ class RedisQueues(Queues):
         while more := self._pipe.ask_script(PURGE, keys, args, deadline=deadline):
             count += more
         return count
+
+    def delete(self, name: QueueName, *, deadline: float) -> int:
+        source = self._existing(name, deadline)
+        keys = (source.stream, source.later, source.hand, source.dead or source.later)
+        args = (source.group, source.at, int(source.is_deleted))
+        consumers, gone = self._pipe.ask_script(DELETE, keys, args, deadline=deadline)
+        if consumers:
+            raise queue_in_use(name, self._pipe.place.url, consumers)
+        return int(gone)
 
     def _known(self, deadline: float) -> set[QueueName]:
         """The queues that there are, from the names of keys."""

@@ -84,6 +84,34 @@ return out
 """,
 )
 
+#: KEYS stream, later, hand, dead; ARGV group, channel of those who take, 1 where one group alone
+#: reads the stream. End a queue that nobody takes from, the topic with its last group: how many do,
+#: and how many messages went.
+DELETE = Script(
+    GROUPS,
+    """
+local taking = redis.call('PUBSUB', 'NUMSUB', ARGV[2])[2]
+if taking > 0 then return {taking, 0} end
+local row, gone = group_of(ARGV[1]), 0
+if redis.call('TYPE', KEYS[4])['ok'] == 'stream' then gone = redis.call('XLEN', KEYS[4]) end
+if ARGV[3] == '1' then
+  if redis.call('EXISTS', KEYS[1]) == 1 then gone = gone + redis.call('XLEN', KEYS[1]) end
+  redis.call('DEL', KEYS[1])
+elseif row then
+  if type(row['lag']) == 'number' then
+    gone = gone + row['lag']
+  else
+    gone = gone + #redis.call('XRANGE', KEYS[1], '(' .. row['last-delivered-id'], '+')
+  end
+  gone = gone + row['pending']
+  redis.call('XGROUP', 'DESTROY', KEYS[1], ARGV[1])
+  if #groups() == 0 then redis.call('DEL', KEYS[1]) end
+end
+redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
+return {0, gone}
+""",
+)
+
 #: KEYS dead, stream; ARGV number, then names of the fields that a dead letter has more than the
 #: message, then "", then fields to be added. Put one dead letter back: 1 where it was there.
 REQUEUE = Script("""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +17,11 @@ from fancli.queues import (
     Brokers,
     age,
     candidates,
+    check_all,
     check_place,
+    count_dead,
+    count_of,
+    one_queue,
     parse_queue,
     queue_row,
 )
@@ -28,12 +32,13 @@ if TYPE_CHECKING:
 queue = Group(
     "queue",
     help="Look after the queues of pushes, events and calls, at every broker that can be reached.",
-    short_help="See and empty queues, put dead letters back.",
+    short_help="See, empty and end queues, put dead letters back.",
     examples=(
         "fan queue list",
         "fan queue dead mail",
         "fan queue requeue mail",
         "fan queue purge orders.created/audit -t redis",
+        "fan queue delete orders.created/audit",
     ),
 )
 
@@ -100,7 +105,7 @@ def list_(
         found = Brokers(common, app, *place).list(wanted or _candidates(common, app))
     if wanted:
         found = [(broker, queue) for broker, queue in found if queue.name in wanted]
-        _check_all(wanted, [queue.name for _, queue in found])
+        check_all(wanted, [queue.name for _, queue in found])
     rows = [queue_row(broker, queue) for broker, queue in found]
     if render[0] in ("table", "name"):
         rows = [{**row, "oldest": age(row["oldest"])} for row in rows]
@@ -166,7 +171,7 @@ def requeue(
     with common.app() as app:
         queue, broker, brokers = _found(common, app, name, (transport, peer))
         if dry_run:
-            count = _count_dead(broker, queue, tuple(wanted), brokers.deadline)
+            count = count_dead(broker, queue, tuple(wanted), brokers.deadline)
         else:
             count = broker.queues.requeue(queue, tuple(wanted), deadline=brokers.deadline)
     missing = len(wanted) - count if wanted else 0
@@ -212,12 +217,60 @@ def purge(
         queue, broker, brokers = _found(common, app, name, (transport, peer))
         what = "dead letters" if is_dead else "messages"
         if dry_run:
-            count = _count(broker, queue, brokers.deadline, is_dead=is_dead)
+            count = count_of(broker, queue, brokers.deadline, is_dead=is_dead)
         elif yes or common.out.ask(f"throw away the {what} of {queue} at {broker.url}?"):
             count = broker.queues.purge(queue, dead=is_dead, deadline=_anew(common, app))
         else:
             count = 0
     _report(common, queue, broker, "purged", count, dry_run)
+    return Exit.OK
+
+
+@command(
+    "delete",
+    short_help="End a queue that nobody takes from.",
+    examples=(
+        "fan queue delete orders.created/audit",
+        "fan queue delete mail -t redis -y",
+        "fan queue delete mail --dry-run",
+    ),
+)
+@queue_argument
+@place_options
+@click.option("--dry-run", is_flag=True, help="Say what would go; change nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Ask nothing.")
+@common
+def delete(
+    common: Common, *, name: str, transport: str, peer: str, dry_run: bool, yes: bool
+) -> int:
+    """End QUEUE, with what waits in it and its dead letters. A group whose service is gone, say,
+    would get a copy of each event for ever. It is refused while somebody takes from the queue; who
+    subscribes again, or is pushed to, makes it anew. On a terminal it asks first."""
+    with common.app() as app:
+        queue, broker, brokers = _found(common, app, name, (transport, peer))
+        found = one_queue(broker, queue, brokers.deadline)
+        count = found.ready + (found.in_flight or 0) + found.dead
+        if dry_run and found.consumers:
+            from fan import FailedPrecondition
+
+            raise FailedPrecondition(
+                f"{found.consumers} still take from {queue} at {broker.url}", reason="queue_in_use"
+            )
+        question = f"delete the queue {queue} at {broker.url} (messages in it: {count})?"
+        is_done = not dry_run and (yes or common.out.ask(question))
+        if is_done:
+            count = broker.queues.delete(queue, deadline=_anew(common, app))
+    if common.env.is_json:
+        told = {"v": 1, "ok": True, "queue": str(queue), "transport": broker.transport}
+        dry = {"dry_run": True} if dry_run else {}
+        common.out.object(
+            {**told, "address": broker.url, "changed": is_done, "messages": count, **dry}
+        )
+    elif dry_run:
+        common.out.text(f"{queue} would be deleted (messages in it: {count})")
+    else:
+        said = f"{queue} deleted (messages in it: {count})"
+        common.out.note(said if is_done else "nothing deleted")
     return Exit.OK
 
 
@@ -263,29 +316,6 @@ def _candidates(common: Common, app: App) -> list[QueueName]:
         return []
 
 
-def _check_all(wanted: Iterable[QueueName], found: Collection[QueueName]) -> None:
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        from fan import NotFound
-
-        raise NotFound(f"there is no queue {missing[0]}", reason="no_such_queue")
-
-
-def _count(broker: Broker, name: QueueName, deadline: float, *, is_dead: bool) -> int:
-    """How many there are to throw away. Raises NotFound (no_such_queue)."""
-    found = [q for q in broker.queues.list([name], deadline=deadline) if q.name == name]
-    _check_all([name], [q.name for q in found])
-    return int(found[0].dead if is_dead else found[0].ready)
-
-
-def _count_dead(broker: Broker, name: QueueName, ids: tuple[str, ...], deadline: float) -> int:
-    count = _count(broker, name, deadline, is_dead=True)
-    if not ids:
-        return count
-    letters = broker.queues.letters(name, dead=True, limit=max(1, count), deadline=deadline)
-    return len({letter.number for letter in letters} & set(ids))
-
-
 def _anew(common: Common, app: App) -> float:
     """A deadline from now: how long a person takes to answer is no part of the budget."""
     import time
@@ -307,5 +337,5 @@ def _report(
         common.out.note(f"{count} {done}")
 
 
-for _command in (list_, show, dead, requeue, purge):
+for _command in (list_, show, dead, requeue, purge, delete):
     queue.add_command(_command)

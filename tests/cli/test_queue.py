@@ -146,24 +146,78 @@ def test_a_purge_throws_away_what_waits_or_what_is_dead(fan: Fan, shop: Shop) ->
     assert shop.queue()["dead"] == 0
 
 
-@pytest.mark.parametrize(("typed", "left"), [("n\n", 1), ("\n", 1), ("y\n", 0)])
-def test_on_a_terminal_a_purge_asks_first(fan: Fan, shop: Shop, typed: str, left: int) -> None:
-    shop.register()
-    push(fan, shop, "item=apple")
+def typed_at(text: str, *args: str) -> bytes:
+    """What the program says on a terminal where somebody types `text`; it ends well."""
     ours, theirs = pty.openpty()
-    command = [*PROGRAM, "queue", "purge", shop.service]
-    os.write(ours, typed.encode())
+    os.write(ours, text.encode())
     process = subprocess.run(
-        command, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, env=variables(),
+        [*PROGRAM, *args], stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, env=variables(),
         timeout=HANG, check=False,
     )  # fmt: skip
     os.close(theirs)
     said = os.read(ours, 65536)
     os.close(ours)
     assert process.returncode == 0
+    return said
+
+
+@pytest.mark.parametrize(("typed", "left"), [("n\n", 1), ("\n", 1), ("y\n", 0)])
+def test_on_a_terminal_a_purge_asks_first(fan: Fan, shop: Shop, typed: str, left: int) -> None:
+    shop.register()
+    push(fan, shop, "item=apple")
+    said = typed_at(typed, "queue", "purge", shop.service)
     assert b"throw away the messages of" in said
     assert shop.queue()["ready"] == left
     assert fan("queue", "purge", shop.service, "-y").exit == 0
+
+
+@over_every_broker
+def test_a_queue_that_nobody_takes_from_is_deleted_with_all_that_is_in_it(
+    fan: Fan, shop: Shop
+) -> None:
+    shop.register()
+    push(fan, shop, "item=poison")
+    until_dead(fan, shop, 1)
+    push(fan, shop, "item=apple")
+    args = ("queue", "delete", shop.service, "-t", shop.broker)
+    told = f"{shop.service} would be deleted (messages in it: 2)\n"
+    assert fan(*args, "--dry-run") == (0, told, "")
+    assert (shop.queue()["ready"], shop.queue()["dead"]) == (1, 1)
+    assert fan(*args, "-y") == (0, "", f"{shop.service} deleted (messages in it: 2)\n")
+    check_missing(fan(*args, "--json"))
+    push(fan, shop, "item=pear")
+    assert shop.queue()["ready"] == 1
+    events = f"{shop.topic}/{shop.service}"
+    deleted = envelope(fan("queue", "delete", events, "-t", shop.broker, "--json"))
+    assert (deleted["queue"], deleted["changed"], deleted["messages"]) == (events, True, 0)
+
+
+@over_every_broker
+def test_a_queue_that_somebody_takes_from_is_not_deleted(fan: Fan, shop: Shop) -> None:
+    process = shop.serve()
+    args = ("queue", "delete", shop.service, "-t", shop.broker, "--json")
+    for more in ((), ("--dry-run",)):
+        ran = fan(*args, *more)
+        error = envelope(ran)["error"]
+        assert (ran.exit, error["code"], error["reason"]) == (
+            4, "failed_precondition", "queue_in_use",
+        )  # fmt: skip
+    push(fan, shop, "item=apple")
+    process.send(2)
+    assert process.wait() == 130
+
+
+@pytest.mark.parametrize(("typed", "is_gone"), [("n\n", False), ("\n", False), ("y\n", True)])
+def test_on_a_terminal_a_deletion_asks_first(
+    fan: Fan, shop: Shop, typed: str, is_gone: bool
+) -> None:
+    shop.register()
+    push(fan, shop, "item=apple")
+    said = typed_at(typed, "queue", "delete", shop.service)
+    assert b"delete the queue" in said
+    assert b"(messages in it: 1)? [y/N]" in said
+    assert (b"nothing deleted" in said) is not is_gone
+    assert (fan("queue", "show", shop.service).exit == 3) is is_gone
 
 
 def test_dead_letters_that_are_not_there(fan: Fan, shop: Shop) -> None:
@@ -193,7 +247,7 @@ def test_a_queue_that_was_never_made_is_not_found(fan: Fan, shop: Shop, broker: 
         check_missing(fan("queue", "show", shop.service, *where, "--json"))
 
 
-@pytest.mark.parametrize("verb", ["list", "dead", "requeue", "purge"])
+@pytest.mark.parametrize("verb", ["list", "dead", "requeue", "purge", "delete"])
 def test_no_verb_takes_a_queue_that_was_never_made(fan: Fan, verb: str) -> None:
     check_missing(fan("queue", verb, "mail", "--json"))
 
@@ -205,7 +259,7 @@ def test_a_name_that_is_nearly_right_is_suggested(fan: Fan, shop: Shop) -> None:
     assert f"hint: did you mean {shop.service}? fan queue list" in ran.stderr
 
 
-@pytest.mark.parametrize("verb", ["list", "show", "dead", "requeue", "purge"])
+@pytest.mark.parametrize("verb", ["list", "show", "dead", "requeue", "purge", "delete"])
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])
 def test_a_broker_that_is_named_and_cannot_be_reached_is_unavailable(
     fan: Fan, verb: str, scheme: str

@@ -174,6 +174,35 @@ def test_what_an_operation_came_to_is_forgotten_with_its_generation(
     assert caught.value.reason == "outcome_unknown"
 
 
+def test_what_changes_nothing_is_remembered_only_for_who_named_the_operation(
+    connect: Opens, url: str, raw: KazooClient
+) -> None:
+    store = connect(url)
+    write(store, x="1")
+    before = raw.get_children(f"{root(store)}/op")
+    for _ in range(3):
+        assert not store.commit(plan(x="1"), deadline=soon()).is_changed
+    assert raw.get_children(f"{root(store)}/op") == before
+    assert raw.get_children(f"{root(store)}/refused") == []
+
+
+def test_operations_that_make_no_generation_are_forgotten_by_number_the_oldest_first(
+    connect: Opens, url: str, raw: KazooClient
+) -> None:
+    store = connect(url)
+    write(store, x="1")
+    _keep(raw, store, retention=3)
+    ops = [str(new_op(store.head(deadline=soon()))) for _ in range(8)]
+    for op in ops:
+        store.commit(plan(x="1"), op=op, deadline=soon())
+    assert len(raw.get_children(f"{root(store)}/refused")) == 3
+    assert len(raw.get_children(f"{root(store)}/op")) == 1 + 3
+    write(store, x="2")
+    for op in ops[-3:]:
+        assert store.commit(plan(x="1"), op=op, deadline=soon()).was_applied
+    assert bodies(store) == {"x": "2"}
+
+
 def test_nothing_is_refused_that_was_applied_and_trimmed_between_two_steps(
     connect: Opens, url: str, raw: KazooClient
 ) -> None:

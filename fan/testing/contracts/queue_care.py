@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from fan.app import App
-from fan.errors import NotFound
+from fan.errors import FailedPrecondition, NotFound
 from fan.model import QueueName
 from fan.testing.contracts.callers import Caller
 from fan.testing.contracts.harness import World, needs
@@ -140,10 +140,60 @@ class Care(QueueHarness):
         self.settle(client, READERS)
         assert self.queues(client).purge(READERS, deadline=soon()) == 0
 
+    def test_a_queue_ends_with_what_is_in_it(self, world: World, waiting: App) -> None:
+        assert self.queues(waiting).delete(PUSHES, deadline=soon()) == 3
+        assert PUSHES not in self._names(waiting, PUSHES)
+        service = inbox()
+        world.serve(service)
+        waiting.using(transport=self.scheme).push("inbox.take", "after")
+        assert service.wait_seen().tag == "after"
+
+    def test_a_queue_ends_with_its_dead_letters(self, world: World, client: App) -> None:
+        listener, ear = world.client(deliveries=1), Ear(lambda attempt: True)
+        with listener.subscribe(READERS.topic, ear, group=READERS.group):
+            client.publish(READERS.topic, "bad")
+            self.dead(client, 1, READERS)
+        self._wait_left(client, READERS)
+        assert self.queues(client).delete(READERS, deadline=soon()) == 1
+        assert READERS not in self._names(client, READERS)
+        with listener.subscribe(READERS.topic, Ear(), group=READERS.group):
+            assert self.letters(client, READERS, dead=True) == []
+
+    def test_a_group_that_ended_costs_no_other_its_events(self, world: World, client: App) -> None:
+        others = QueueName(topic=READERS.topic, group="others")
+        for name in (READERS, others):
+            world.client().subscribe(name.topic, Ear(), group=name.group).close()
+            self._wait_left(client, name)
+        client.publish(READERS.topic, "before")
+        until(lambda: self.look(client, others).ready == 1)
+        assert self.queues(client).delete(READERS, deadline=soon()) == 1
+        client.publish(READERS.topic, "after")
+        assert READERS not in self._names(client, READERS)
+        ear = Ear()
+        with world.client().subscribe(others.topic, ear, group=others.group):
+            assert {ear.wait(), ear.wait()} == {"before", "after"}
+
+    def test_a_queue_does_not_end_while_somebody_takes_from_it(
+        self, client: App, box: Inbox
+    ) -> None:
+        for name in (PUSHES, QueueName(topic=SHARED, group="inbox")):
+            with pytest.raises(FailedPrecondition) as info:
+                self.queues(client).delete(name, deadline=soon())
+            assert (info.value.reason, info.value.executed) == ("queue_in_use", "no")
+            assert str(name) in info.value.message
+        client.using(transport=self.scheme).push("inbox.take", "still")
+        assert box.wait_seen().tag == "still"
+
+    def _names(self, client: App, name: QueueName) -> list[QueueName]:
+        return [queue.name for queue in self.queues(client).list([name], deadline=soon())]
+
+    def _wait_left(self, client: App, name: QueueName) -> None:
+        until(lambda: not self.look(client, name).consumers)
+
     def test_a_queue_that_was_never_made_is_not_found(self, client: App, box: Inbox) -> None:
         queues = self.queues(client)
         for name in (NOBODY, QueueName(topic="contract.nobody", group="none")):
-            for ask in (queues.letters, queues.requeue, queues.purge):
+            for ask in (queues.letters, queues.requeue, queues.purge, queues.delete):
                 with pytest.raises(NotFound) as info:
                     ask(name, deadline=soon())
                 assert info.value.reason == "no_such_queue"

@@ -58,6 +58,24 @@ def test_foreign_replies_stop_nobody(apps: Any, redis: Redis) -> None:
     assert held.result(BOUND) == "held"
 
 
+def test_a_reply_with_a_word_that_is_none_of_ours_fails_its_call_at_once(
+    apps: Any, redis: Redis
+) -> None:
+    service = probe()
+    apps.serve(service)
+    client = apps.app(retries=0)
+    held = client.using(timeout=4 * BOUND).submit("probe.hold", "held")
+    service.wait_entered()
+    transport = client.transport("redis")
+    calls = transport._hub(transport.home().url).calls
+    (id,) = calls.pending
+    redis.rpush(f"fan:rp:{calls._caller}", b'{"corr": "%b", "executed": "later"}\n' % id.encode())
+    with pytest.raises(FanError) as info:
+        held.result(BOUND)
+    assert (info.value.reason, info.value.executed) == ("malformed_reply", "maybe")
+    service.gate("held").set()
+
+
 @pytest.mark.parametrize("key", [CALLS, PUSHES])
 def test_a_stream_whose_key_is_something_else_stops_only_itself(
     apps: Any, redis: Redis, key: str

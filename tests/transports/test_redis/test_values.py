@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fan.errors import InvalidArgument
+from fan.errors import Internal, InvalidArgument
 from fan.failures import error_response
 from fan.message import Request, Response
 from fan.model import QueueName
@@ -65,6 +65,23 @@ def test_what_holds_its_default_is_left_out() -> None:
 )  # fmt: skip
 def test_a_reply_comes_back_from_its_element(response: Response) -> None:
     assert decode_reply(encode_reply(response)) == response
+
+
+@pytest.mark.parametrize(
+    ("line", "whose"),
+    [
+        (b'{"corr": "1", "executed": "later"}', "1"),
+        (b'{"corr": "1", "gen": "x"}', "1"),
+        (b'{"corr": 1}', ""),
+        (b"[" * 10_000, ""),
+        (b"", ""),
+    ],
+)
+def test_what_is_no_reply_is_malformed_and_may_tell_whose_it_is(line: bytes, whose: str) -> None:
+    with pytest.raises(Internal) as info:
+        decode_reply(line + b"\nbody")
+    assert (info.value.reason, info.value.executed) == ("malformed_reply", "maybe")
+    assert info.value.details == {"id": whose}
 
 
 @pytest.mark.parametrize(

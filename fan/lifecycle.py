@@ -24,6 +24,7 @@ from fan.chores import Chore
 from fan.context import new_id
 from fan.errors import (
     AlreadyExists,
+    DeadlineExceeded,
     FailedPrecondition,
     FanError,
     NotFound,
@@ -36,6 +37,7 @@ from fan.intake import Intake
 from fan.interface import dependencies, interface_of, shards_of
 from fan.model import Instance, Interface, State
 from fan.needs import CannotStart, Needs
+from fan.runner import Expired
 from fan.standby import Standby
 from fan.stores.rules import now
 from fan.transports.base import Listener
@@ -149,14 +151,14 @@ class Lifecycle:
         return self._app.dispatcher.wait_idle(max(0.0, deadline - time.monotonic()))
 
     def stop(self, timeout: float = 5.0) -> None:
-        """End in good order: drain for at most `timeout` seconds, stop the services, close,
-        deregister. What fails on the way is logged and does not hold up the rest. Twice does no
-        harm."""
+        """End in good order: drain for at most `timeout` seconds, stop the services (an `async def`
+        `service_stop` has what is left, and two seconds at least), close, deregister. What fails on
+        the way is logged and does not hold up the rest. Twice does no harm."""
         deadline = time.monotonic() + timeout
         if self._listeners or self._instances:
             self.drain(timeout)
         for one in reversed(self._started):
-            self._end(one)
+            self._end(one, max(FAREWELL, deadline - time.monotonic()))
         left = max(0.0, deadline - time.monotonic())
         self._attempt("end the subscriptions", partial(self._intake.close, left))
         for listener in self._listeners:
@@ -269,11 +271,12 @@ class Lifecycle:
         if one not in self._needs.waiting:  # else it is brought up with what it needs
             self._bring_up_late(one)
 
-    def _end(self, one: Hosted) -> None:
-        """Run its `service_stop`."""
+    def _end(self, one: Hosted, timeout: float = FAREWELL) -> None:
+        """Run its `service_stop`; an `async def` one is cancelled after `timeout` seconds."""
         if one in self._started:
             self._started.remove(one)
-            self._attempt(f"stop {one.name}", partial(self._run, one.service.service_stop))
+            stop = partial(self._run, one.service.service_stop, timeout)
+            self._attempt(f"stop {one.name}", stop)
 
     def _note_missing(self, one: Hosted, missing: tuple[str, ...]) -> None:
         state = self._instances[one.instance_id].state
@@ -316,11 +319,15 @@ class Lifecycle:
             ) from exc
         self._started.append(one)
 
-    def _run(self, hook: Callable[[], Any]) -> None:
-        """Call a hook, plain or `async def`, the latter on the loop of the handlers."""
+    def _run(self, hook: Callable[[], Any], timeout: float | None = None) -> None:
+        """Call a hook, plain or `async def`, the latter on the loop of the handlers, where it is
+        cancelled after `timeout` seconds."""
         outcome = hook()
         if hasattr(outcome, "__await__"):
-            self._app.runner.start(outcome, copy_context()).result()
+            try:
+                self._app.runner.start(outcome, copy_context(), timeout).result()
+            except Expired:
+                raise DeadlineExceeded(f"it did not end within {timeout:.1f} s") from None
 
     def _attempt(self, what: str, step: Callable[[], object]) -> None:
         try:

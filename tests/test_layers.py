@@ -53,6 +53,7 @@ TABLE: dict[str, Row] = {
     "fan.model": row(VALUE),
     "fan.context": row(VALUE),
     "fan.forks": row(VALUE),
+    "fan.quiet": row(VALUE),
     "fan.codec": row(VALUE),
     # contracts
     "fan.transports": row(CONTRACT),
@@ -94,6 +95,7 @@ TABLE: dict[str, Row] = {
     "fan.transports.http_foreign": row(IMPLEMENTATION, family="http"),
     "fan.transports.http_gate": row(IMPLEMENTATION, family="http"),
     "fan.transports.http_proxy": row(IMPLEMENTATION, "httpx", family="http"),
+    "fan.transports.http_protocol": row(IMPLEMENTATION, "uvicorn", family="http"),
     "fan.transports.http_server": row(IMPLEMENTATION, "uvicorn", family="http"),
     "fan.transports.http_wire": row(IMPLEMENTATION, family="http"),
     "fan.transports.http_waiting": row(IMPLEMENTATION, family="http"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import threading
@@ -428,6 +429,28 @@ def test_a_lost_session_is_replaced_as_soon_as_the_registry_is_back(private: Pat
         store.is_down = False
         with App(settings=settings, store=store) as other:
             until(lambda: bool(other.discovery.service("greeter").instances), other)
+
+
+def test_a_stop_gives_up_on_a_service_that_does_not(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Endless(Greeter):
+        was_cancelled = False
+
+        async def service_stop(self) -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.was_cancelled = True
+                raise
+
+    service = Endless()
+    app = world.app(service)
+    app.start()
+    app.stop(timeout=0.0)
+    assert service.was_cancelled
+    assert "could not stop greeter: it did not end within 2.0 s" in caplog.text
+    assert not world.app().discovery.service("greeter").instances
 
 
 class Job(Service):

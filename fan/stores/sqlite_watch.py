@@ -25,6 +25,9 @@ _RETRY = 0.5
 #: at first and at most: a hundred who write at once would have each other look ten thousand times.
 _FREE, _VAIN, _LONGEST_VAIN = 3, 0.002, 0.032
 
+#: Seconds that the end of a store waits for its thread.
+_FAREWELL = 2.0
+
 #: Seconds that one look may take.
 _PATIENCE = 2.0
 
@@ -98,7 +101,7 @@ class Watcher:
                 self._is_ending = True
                 self._waker.interrupt()
         if self._thread is not threading.current_thread():
-            self._thread.join()
+            self._thread.join(_FAREWELL)  # it may be in a callback, which takes as long as it likes
 
     def after_fork_in_child(self) -> None:
         """There is no thread on this side: close what it held."""

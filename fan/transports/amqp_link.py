@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any
 
 from fan import forks
+from fan.quiet import quieten
 from fan.transports.amqp_failures import INTERNAL_ERROR, closed, connecting, lost
 from fan.transports.amqp_loop import Connection, Loop, cancel_timer, guarded, report
 from fan.transports.amqp_part import DELAY, MAX_DELAY, REST, Part
@@ -52,9 +53,6 @@ class Link:
         self._rests_until = 0.0
         #: Whether it was told that the connection is gone.
         self._is_told = False
-        # What pika tells as errors, in a dozen lines each, is told by ours.
-        if not _PIKA.level:
-            _PIKA.setLevel(logging.CRITICAL)
         _LINKS.add(self)
 
     def __repr__(self) -> str:
@@ -148,6 +146,8 @@ class Link:
 
     def _run(self) -> None:
         assert self._loop is not None
+        if not logging.getLogger("pika").level:  # else somebody asked for it
+            quieten(*_PIKA)
         try:
             self._loop.run()
         finally:
@@ -269,7 +269,16 @@ class Link:
             self._loop.stop()
 
 
-_PIKA = logging.getLogger("pika")
+#: Who of pika tells errors, in a dozen lines each; what matters of them is told by ours.
+_PIKA = tuple(
+    f"pika.{name}"
+    for name in (
+        "adapters.base_connection", "adapters.select_connection",
+        "adapters.utils.connection_workflow", "adapters.utils.io_services_utils",
+        "adapters.utils.selector_ioloop_adapter", "callback", "channel", "connection",
+        "credentials", "diagnostic_utils", "heartbeat",
+    )
+)  # fmt: skip
 _LINKS: weakref.WeakSet[Link] = weakref.WeakSet()
 #: Links of a parent: kept, because nobody may close their sockets any more.
 _INHERITED: list[Link] = []

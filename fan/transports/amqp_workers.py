@@ -80,8 +80,13 @@ class Workers:
     def _hire(self, number: int) -> None:
         name = f"{self._name}-{number}"
         thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the machine gives no more: the job waits for one of those there are
+            if not self._threads:
+                raise
+        else:
+            self._threads.append(thread)
 
     def _work(self) -> None:
         jobs, link, ended = self._jobs, self._link, self._ended

@@ -24,11 +24,17 @@ class Workers:
         with self._guard:
             self._idle -= 1
             if self._idle < 0 and len(self._threads) < self._limit:
-                self._idle += 1
                 name = f"fan-queue-{len(self._threads)}"
                 thread = threading.Thread(target=self._work, name=name, daemon=True)
-                self._threads.append(thread)
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:  # the machine gives no more: it waits for one there is
+                    if not self._threads:
+                        self._idle += 1
+                        raise
+                else:
+                    self._idle += 1
+                    self._threads.append(thread)
         self._jobs.put(job)
 
     def lend(self, threads: int) -> None:

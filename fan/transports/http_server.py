@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import socket
 import threading
 import time
@@ -18,9 +17,11 @@ import uvicorn
 
 from fan.errors import AlreadyExists, InvalidArgument, Unavailable
 from fan.model import Address
+from fan.quiet import quieten
 from fan.transports.base import Handler, Listener
 from fan.transports.http_app import Application
 from fan.transports.http_gate import Gate
+from fan.transports.http_protocol import Protocol
 
 if TYPE_CHECKING:
     from fan.settings import Settings
@@ -37,7 +38,14 @@ FAREWELL = 0.1
 class HttpListener(Listener):
     """A server in a thread beside others. `bind` is `HOST:PORT`, `PORT` or empty."""
 
-    def __init__(self, bind: str, handler: Handler, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        bind: str,
+        handler: Handler,
+        settings: Settings | None = None,
+        *,
+        protocol: type[Protocol] = Protocol,
+    ) -> None:
         self._is_closed = False
         self._sock = _listen(*_place(bind))
         host, port = self._sock.getsockname()[:2]
@@ -47,7 +55,7 @@ class HttpListener(Listener):
         self._server = _Server(
             uvicorn.Config(
                 self._app,
-                http="httptools",
+                http=protocol,
                 ws="none",
                 lifespan="off",
                 loop="asyncio",
@@ -59,8 +67,6 @@ class HttpListener(Listener):
                 timeout_keep_alive=KEEP_ALIVE,
             )
         )
-        # It warns of every scanner that talks garbage; what matters is answered or raised.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._thread = threading.Thread(target=self._run, name="fan-http", daemon=True)
         self._thread.start()
         self._server.ready.wait()
@@ -73,6 +79,8 @@ class HttpListener(Listener):
         return f"<HttpListener {self.address.url} {state}>"
 
     def _run(self) -> None:
+        # It warns of every scanner that talks garbage; what matters is answered or raised.
+        quieten("uvicorn.error")
         try:
             asyncio.run(self._server.serve(sockets=[self._sock]))
         except BaseException as exc:

@@ -28,7 +28,8 @@ class Workers:
         self._is_closed = False
 
     def run(self, function: Callable[..., object], *args: Any) -> None:
-        """Have it run soon; what it raises goes to `threading.excepthook`."""
+        """Have it run soon; what it raises goes to `threading.excepthook`. Raises RuntimeError
+        where no thread can be had at all."""
         job = (function, args)
         with self._lock:
             if self._idle:
@@ -40,7 +41,18 @@ class Workers:
                 self._backlog.append(job)
                 return
             self._count += 1
-        threading.Thread(target=self._work, args=(job,), name=self._name, daemon=True).start()
+        thread = threading.Thread(target=self._work, args=(job,), name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the machine gives no more: it waits for one of those there are
+            with self._lock:
+                self._count -= 1
+                if not self._count:
+                    raise
+                if not self._idle:
+                    self._backlog.append(job)
+                    return
+            self.run(function, *args)
 
     def close(self) -> None:
         """Let the threads end once they have nothing to do."""

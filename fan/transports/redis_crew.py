@@ -75,7 +75,13 @@ class Crew:
             if self._count >= self.size:
                 return
             self._count += 1
-        threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        except RuntimeError:  # the machine gives no more: those that there are take the job
+            with self._lock:
+                self._count -= 1
+                if not self._count:
+                    raise
 
     def _work(self) -> None:
         bell = threading.Lock()

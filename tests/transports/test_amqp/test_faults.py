@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -116,6 +117,8 @@ def test_a_broker_that_is_killed_and_comes_back_loses_no_confirmed_push(
     assert sum("was lost: " in line for line in told) == 1  # once, however often it was tried
     assert sum("is there again" in line for line in told) == 1
     assert not [record for record in caplog.records if record.name.startswith("pika")]
+    logging.getLogger("pika.connection").error("of somebody else's connection")
+    assert "of somebody else's connection" in caplog.text
 
 
 @pytest.mark.timeout(120)

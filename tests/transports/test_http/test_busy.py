@@ -12,6 +12,8 @@ import pytest
 from fan.errors import DeadlineExceeded, Unavailable
 from fan.settings import Settings
 from fan.transports.http import CONCURRENT_SUBMITS, HttpTransport
+from fan.transports.http_protocol import Protocol
+from fan.transports.http_server import HttpListener
 
 
 @pytest.fixture
@@ -101,3 +103,51 @@ def test_a_call_that_waits_for_a_thread_ends_with_the_transport(crowded: Any) ->
     crowded.transport.close()
     with contextlib.suppress(Unavailable):  # a thread was quicker
         assert waiting.result(crowded.bound).code == "ok"
+
+
+class Hasty(Protocol):
+    greeting = patience = 0.05
+
+
+@pytest.fixture
+def hasty(site: Any) -> Iterator[Any]:
+    """A site whose server waits for nobody."""
+    listener = HttpListener("", site.methods, protocol=Hasty)
+    site.address = listener.address
+    yield site
+    site.methods.gate.set()
+    listener.close()
+
+
+_HEAD = b"POST /rpc/greeter/hello HTTP/1.1\r\nHost: %b\r\nContent-Length: 2\r\n\r\n"
+
+
+@pytest.mark.parametrize("what", ["nothing", "half a head", "half a body", "a second half head"])
+def test_a_connection_over_which_no_request_comes_is_given_up(hasty: Any, what: str) -> None:
+    head = _HEAD % hasty.address.url[7:].encode()
+    sent = {
+        "nothing": b"",
+        "half a head": head[:-4],
+        "half a body": head + b"{",
+        "a second half head": head + b"{}" + head[:-4],
+    }[what]
+    with hasty.connect() as connection:
+        connection.sendall(sent)
+        while connection.recv(65536):  # the end, within the bound of the connection
+            pass
+    assert len(hasty.methods.seen) == (what == "a second half head")
+
+
+def test_a_request_that_takes_long_is_answered_whatever_else_its_connection_brings(
+    hasty: Any,
+) -> None:
+    head = _HEAD % hasty.address.url[7:].encode()
+    with hasty.connect() as connection:
+        connection.sendall(head.replace(b"hello", b"hold") + b"{}" + head[:-4])
+        assert hasty.methods.entered.wait(hasty.bound)
+        connection.settimeout(0.5)  # ten times what an idle one has
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        hasty.methods.gate.set()
+        connection.settimeout(hasty.bound)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")

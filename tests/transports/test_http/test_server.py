@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from typing import Any
@@ -13,6 +14,17 @@ from fan.settings import Settings
 from fan.transports.http import HttpTransport
 
 FORM = "Content-Type: application/x-www-form-urlencoded"
+
+
+def test_another_server_of_uvicorns_in_the_process_is_logged_as_ever(
+    site: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = logging.getLogger("uvicorn.error")
+    with caplog.at_level(logging.INFO, logger="uvicorn.error"):
+        assert site.raw(b"NOISE\r\n\r\n").startswith(b"HTTP/1.1 400")  # of which ours says nothing
+        theirs.info("Application startup complete.")
+    assert [record.message for record in caplog.records] == ["Application startup complete."]
+    assert theirs.level == logging.NOTSET
 
 
 def test_a_push_is_202_once_the_handler_accepts_it(site: Any) -> None:

@@ -7,13 +7,13 @@ used, and anew in a forked child.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
+from fan import forks
 from fan.binding import Binding
 from fan.calls import Calls
 from fan.client import Client
@@ -245,6 +245,7 @@ class App(Parts, Calls):
             if self._pool is not None:
                 steps.callback(partial(self._pool.shutdown, wait=False, cancel_futures=True))
             steps.callback(self.runner.close)
+            steps.callback(self.dispatcher.close)
             for transport in reversed(self._transports.values()):
                 steps.callback(transport.close)
             if self.consumer is not None:
@@ -275,6 +276,10 @@ def _forked() -> None:
         app._lock = threading.RLock()
         app.binding.start_over()
         app.is_started = False
+        if app._lifecycle is not None:
+            app._lifecycle.abandon()
+        for subscriber in tuple(app._subscribers):
+            subscriber.abandon()
         for transport in app._transports.values():
             transport.abandon()
         app._given_transports = {}
@@ -288,8 +293,7 @@ def _forked() -> None:
         app.dispatcher.start_over()
         for hosted in app.services:
             hosted.settle(app)
-        app.binding.rebind()
+        app.binding.follow()  # what has to be read is read by the first call
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+forks.in_child("apps", _forked)

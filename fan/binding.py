@@ -47,7 +47,8 @@ class Binding:
         """The hosted service that a call of `service@want` goes to directly; None where it goes
         through the registry: it is not hosted, or the route names another version, or several.
         With `is_at_hand` this goes by what is known, and waits for nobody."""
-        candidates = self._app.dispatcher.hosting.of(service)
+        hosting = self._app.dispatcher.hosting
+        candidates = [one for one in hosting.of(service) if not one.is_ousted]
         if not candidates or self._is_closed:
             return None
         version: str | None

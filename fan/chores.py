@@ -73,7 +73,7 @@ class Chore:
                 if left <= 0:
                     self._due = None
                     return True
-                self._changed.wait(left)
+                self._changed.wait(min(left, threading.TIMEOUT_MAX))
             self._thread = None
             return False
 

@@ -12,7 +12,7 @@ import msgspec
 
 from fan.codec import decode_result, encode_arguments
 from fan.context import current, new_id
-from fan.drivers import Background, drive, drive_async, unbegun
+from fan.drivers import Background, apart, drive, drive_async, unbegun
 from fan.endpoint import Endpoint, Rpc
 from fan.errors import FanError
 from fan.local import LocalCall
@@ -133,7 +133,12 @@ class Client:
             failed: Future[Any] = Future()
             failed.set_exception(endpoint.aim(exc))
             return failed
-        return Background(self._sender.chain_of(call), call, decode_result).future
+        return Background(self._sender.chain_of(call), call, decode_result, self._read).future
+
+    def _read(self, run: Callable[[], Any], call: Call) -> Future[Any]:
+        from contextvars import copy_context
+
+        return self._app.runner.start(apart(self._app.pool, run, call), copy_context())
 
     def push(self, target: str, /, *args: Any, **kwargs: Any) -> None:
         """Hand a message over; return once it is accepted, before it is handled."""

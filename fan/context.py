@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from fan import forks
 from fan.errors import DeadlineExceeded
 from fan.message import Request
 
@@ -47,8 +48,7 @@ class _Entropy:
 
 
 _entropy = _Entropy()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_entropy.forget)
+forks.in_child("values", _entropy.forget)
 
 
 def new_id() -> str:

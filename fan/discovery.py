@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fan.chores import RETRY, Chore, held
 from fan.errors import NO, DeadlineExceeded, FanError, NotFound, Unavailable
 from fan.mirror import Mirror, State
-from fan.model import Route, ServiceInfo
+from fan.model import ServiceInfo
 from fan.readings import (
     INSTANCE,
     INTERFACE,
@@ -24,13 +24,11 @@ from fan.readings import (
     POLICY,
     ROUTE,
     by_service,
-    decode_route,
     info_of,
     routed,
-    safely,
 )
-from fan.registration import Registrar
-from fan.stores.base import HEAD, Cut, Entry, Head, Hint, Store, Watch
+from fan.registration_again import KeptRegistered
+from fan.stores.base import HEAD, Cut, Head, Hint, Store, Watch
 
 if TYPE_CHECKING:
     from fan.following import Follower
@@ -45,7 +43,7 @@ _NAMING = 0.5
 _NAMES_LAST = 5.0
 
 
-class Discovery(Registrar):
+class Discovery(KeptRegistered):
     """The registry's services for one App. With `live`, what was looked up once is kept and
     refreshed by watches; without, every look-up reads the store."""
 
@@ -80,16 +78,12 @@ class Discovery(Registrar):
         #: The names of all services, for who mistook one, and until when they are good enough.
         self._known_names: list[str] = []
         self._named_until = 0.0
-        #: Names that could not be read again after a hint, and are old until they are.
-        self._old: set[str] = set()
+        #: Reads again where that failed behind a hint, and when an override is over.
         self._catching_up = Chore("fan-discovery", "read instances again", self._catch_up)
         self._watches: list[Watch] | None = None
         self._on_change = on_change
         self._listeners: list[Callable[[], None]] = []
         self._telling = Chore("fan-discovery-news", "tell of what changed", self._tell_all)
-        #: Fires when an override is over, of which no watch tells.
-        self._timer: threading.Timer | None = None
-        self._timer_at = 0.0
 
     def __repr__(self) -> str:
         return f"<Discovery cached={sorted(self._cache)} registered={sorted(self._held)}>"
@@ -267,10 +261,11 @@ class Discovery(Registrar):
         has none any more), of a snapshot all of them. `since` is a cursor, as its text. Raises
         InvalidArgument (bad_cursor)."""
         from fan.following import Cursor, Follower
+        from fan.route_log import all_routes, routes_in
 
         cursor = Cursor.parse(since) if since else None
         return Follower(
-            self._open(), read=_all_routes, look=_routes_in, cursor=cursor, timeout=self._timeout
+            self._open(), read=all_routes, look=routes_in, cursor=cursor, timeout=self._timeout
         )
 
     def _start_watching(self, deadline: float) -> None:
@@ -296,21 +291,18 @@ class Discovery(Registrar):
     def _on_hint(self, hint: Hint) -> None:
         if hint == "lost":
             return  # what is cached is the best there is until the store is back
-        self._old.update(list(self._cache))
         try:
             self._catch_up()
         except FanError:
             self._catching_up.ask(RETRY)  # no other hint may come
 
     def _catch_up(self) -> None:
-        """Read again what is old. Raises what keeps any of it from that."""
+        """Read again what is cached. Raises what keeps any of it from that."""
         failure: FanError | None = None
-        for name in list(self._old):
-            self._old.discard(name)  # first: a hint meanwhile has it read once more
+        for name in list(self._cache):
             try:
                 self._refresh(name, self._deadline(None))
             except FanError as exc:
-                self._old.add(name)
                 failure = exc
                 if isinstance(exc, (Unavailable, DeadlineExceeded)):
                     break  # the others would wait for the same
@@ -332,25 +324,10 @@ class Discovery(Registrar):
                 _log().exception("who watches what is registered failed")
 
     def _look_when_over(self, infos: list[ServiceInfo]) -> None:
-        """Look again when the first of the overrides is over."""
+        """Look again when the first of the overrides is over, of which no watch tells."""
         ends = [o.until for info in infos for o in info.overrides.values() if o.until]
-        if not ends or not self._is_live:
-            return
-        at = min(ends)
-        with self._guard:
-            if self._is_closed.is_set() or (self._timer is not None and self._timer_at <= at):
-                return
-            if self._timer is not None:
-                self._timer.cancel()
-            wait = min(max(0.0, at - time.time()) + _LATER, threading.TIMEOUT_MAX)
-            self._timer, self._timer_at = threading.Timer(wait, self._on_over), at
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _on_over(self) -> None:
-        with self._guard:
-            self._timer = None
-        self._on_hint("changed")
+        if ends and self._is_live:
+            self._catching_up.ask(max(0.0, min(ends) - time.time()) + _LATER)
 
     def _on_cut(self, state: State) -> None:
         """Another generation is in force: all routes change in one assignment."""
@@ -393,12 +370,9 @@ class Discovery(Registrar):
             watches, self._watches = self._watches or [], None
             ends = [self._end_listening, self._end_remembering]
             self._end_listening = self._end_remembering = None
-            timer, self._timer = self._timer, None
             self._cache.clear()
         for watch in watches:
             watch.close()
-        if timer is not None:
-            timer.cancel()
         for end in ends:
             if end is not None:
                 end()
@@ -411,21 +385,3 @@ def _log() -> Any:
     import logging
 
     return logging.getLogger("fan")
-
-
-def _all_routes(store: Store, deadline: float) -> tuple[Head, dict[str, Route | None]]:
-    cut = store.read(prefix=ROUTE, deadline=deadline)
-    found = {name: safely(decode_route, r.body or b"") for name, r in cut.objects.items()}
-    return cut.head, {name.removeprefix(ROUTE): route for name, route in found.items()}
-
-
-def _routes_in(store: Store, entry: Entry, deadline: float) -> dict[str, Route | None] | None:
-    """The routes that a generation changed; None where it changed none."""
-    found = {}
-    for diff in entry.diff:
-        if diff.object.startswith(ROUTE):
-            body = None
-            if diff.after:
-                body = store.revision(diff.object, diff.after, deadline=deadline).body
-            found[diff.object.removeprefix(ROUTE)] = safely(decode_route, body or b"")
-    return found or None

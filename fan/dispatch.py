@@ -17,12 +17,13 @@ from fan.hosting import Hosted, Hosting
 from fan.message import MAX_TIMEOUT, VERSION, Request, Response
 from fan.middleware.base import Inbound, InboundNext, Middleware, Steps
 from fan.service import Method
-from fan.transports.base import Stream
+from fan.transports.base import Overdue, Stream
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from fan.app import App
+    from fan.overdue import Watch
 
 
 class Dispatcher:
@@ -36,6 +37,7 @@ class Dispatcher:
         #: One item per request in flight: append and pop are atomic, and need no lock on the way.
         self._flying: list[None] = []
         self._is_draining = False
+        self._watch: Watch | None = None
         #: Whether anybody waits for the last request to end.
         self._is_awaited = False
 
@@ -53,11 +55,30 @@ class Dispatcher:
         """Requests that are being handled now."""
         return len(self._flying)
 
+    @property
+    def watch(self) -> Watch:
+        """What notices handlers of queued messages that do not come back."""
+        watch = self._watch
+        if watch is None:
+            from fan.overdue import Watch
+
+            with self._idle:
+                watch = self._watch
+                if watch is None:
+                    watch = self._watch = Watch()
+        return watch
+
+    def close(self) -> None:
+        """Notice nothing more. Twice does no harm."""
+        if self._watch is not None:
+            self._watch.close()
+
     def start_over(self) -> None:
         """Forget what was in flight in the process that this one was forked from."""
         self._idle = threading.Condition()
         self._flying = []
         self._is_draining = self._is_awaited = False
+        self._watch = None
         self.hosting.start_over()
 
     def drain(self) -> None:
@@ -85,6 +106,7 @@ class Dispatcher:
         is_cancelled: Callable[[], bool] | None = None,
         peer: str = "",
         is_queued: bool = False,
+        on_overdue: Overdue | None = None,
     ) -> Response | Future[Response] | Stream:
         """Answer one request: see `transports.base.Handler`."""
         if request.timeout_ms > MAX_TIMEOUT * 1000:  # whoever sent it: nothing can wait so long
@@ -99,7 +121,13 @@ class Dispatcher:
         except FanError as exc:
             return error_response(request, _draining(request) if self._is_draining else exc)
         return self.handle(
-            request, hosted, method, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued
+            request,
+            hosted,
+            method,
+            is_cancelled=is_cancelled,
+            peer=peer,
+            is_queued=is_queued,
+            on_overdue=on_overdue,
         )
 
     def _stale(self, hosted: Hosted) -> FanError:
@@ -120,6 +148,7 @@ class Dispatcher:
         is_cancelled: Callable[[], bool] | None = None,
         peer: str = "",
         is_queued: bool = False,
+        on_overdue: Overdue | None = None,
     ) -> Response | Future[Response] | Stream:
         """Answer one request by a method that was found for it."""
         if self._is_draining:
@@ -130,7 +159,9 @@ class Dispatcher:
             request = msgspec.structs.replace(request, principal="")
         if is_queued and request.kind in ("push", "event") and request.gen:
             request = msgspec.structs.replace(request, gen=0)  # pinned anew at each delivery
-        exchange = Exchange(self, request, hosted, method, is_cancelled, is_queued=is_queued)
+        exchange = Exchange(
+            self, request, hosted, method, is_cancelled, is_queued=is_queued, on_overdue=on_overdue
+        )
         return exchange.run(hosted.chains.get(method.name) or self._chain, peer)
 
     def follow(self, hosted: Hosted, layers: Callable[[str], list[Middleware] | None]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fan.errors import NO, DeadlineExceeded, FanError, Internal
 from fan.message import Response
-from fan.middleware.base import Call, CallNext, Send, Sleep, Steps
+from fan.middleware.base import Call, CallNext, Read, Send, Sleep, Steps
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,6 +32,8 @@ def drive(chain: CallNext, call: Call) -> Response:
             try:
                 if type(step) is Send:
                     value = _carry(step, call)
+                elif type(step) is Read:
+                    value = step.run()
                 else:
                     time.sleep(step.seconds)
                     value = None
@@ -106,6 +108,8 @@ async def drive_async(chain: CallNext, call: Call, mailbox: Mailbox) -> Response
             try:
                 if type(step) is Send:
                     value = await _carry_async(step, call, mailbox)
+                elif type(step) is Read:
+                    value = await apart(mailbox.pool(), step.run, call)
                 else:
                     assert type(step) is Sleep
                     import asyncio
@@ -130,15 +134,24 @@ class Background:
     """Runs a call without a thread that waits for it: each outcome takes it to its next step.
 
     `future` has what `decode` makes of the response; cancelling it cancels what is in flight.
+    `read` runs what may wait for the registry, in a thread of its own: an outcome may arrive in one
+    that all calls need.
     """
 
-    def __init__(self, chain: CallNext, call: Call, decode: Callable[[Response], Any]) -> None:
+    def __init__(
+        self,
+        chain: CallNext,
+        call: Call,
+        decode: Callable[[Response], Any],
+        read: Callable[[Callable[[], Any], Call], Future[Any]],
+    ) -> None:
         from concurrent.futures import Future
 
+        self._read = read
         self._steps: Steps | None = None
         self._call = call
         self._decode = decode
-        self._in_flight: Future[Response] | None = None
+        self._in_flight: Future[Any] | None = None
         self.future: Future[Any] = Future()
         self.future.add_done_callback(self._cancelled)
         self._go(partial(self._begin, chain))
@@ -167,7 +180,10 @@ class Background:
                     wake.start()
                     return
                 try:
-                    sent = step.transport.submit(step.address, step.request)
+                    if type(step) is Read:
+                        sent = self._read(step.run, self._call)
+                    else:
+                        sent = step.transport.submit(step.address, step.request)
                 except FanError as exc:
                     resume = partial(self._next, exc)
                     continue
@@ -181,7 +197,7 @@ class Background:
         except BaseException as exc:
             self._finish(partial(_reraise, exc, self._call.target))
 
-    def _arrived(self, sent: Future[Response]) -> None:
+    def _arrived(self, sent: Future[Any]) -> None:
         if sent.cancelled():
             self._end()
         elif isinstance(exc := sent.exception(), FanError):
@@ -233,13 +249,18 @@ async def _carry_async(step: Send, call: Call, mailbox: Mailbox) -> Any:
             return await answer
     if step.request.kind in step.transport.submits:
         return await mailbox.wait(step.transport.submit(step.address, step.request))
+    return await apart(mailbox.pool(), partial(_carry, step, call), call)
+
+
+async def apart(pool: Pool, run: Callable[[], Any], call: Call) -> Any:
+    """What `run` returns, in a thread. Raises DeadlineExceeded, executed no, where none is free
+    within the time of the call."""
     from contextvars import copy_context
 
     from fan.pool import awaited
 
-    run = partial(copy_context().run, _carry, step, call)
     late = partial(unbegun, call.service, call.method)
-    return await awaited(mailbox.pool(), run, call.deadline, late)
+    return await awaited(pool, partial(copy_context().run, run), call.deadline, late)
 
 
 def unbegun(service: str, method: str) -> DeadlineExceeded:

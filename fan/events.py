@@ -13,7 +13,7 @@ from fan.hosting import Hosted
 from fan.message import Request, Response
 from fan.model import Address
 from fan.service import Method, RpcOptions, Service
-from fan.transports.base import Listener, Stream, Subscription, Transport
+from fan.transports.base import Listener, Overdue, Stream, Subscription, Transport
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -64,6 +64,12 @@ class Subscriber:
         if listener is not None:
             listener.close(timeout)
 
+    def abandon(self) -> None:
+        """In a forked child: leave the subscription to the parent."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.abandon()
+
     def _handle(
         self,
         request: Request,
@@ -71,6 +77,7 @@ class Subscriber:
         is_cancelled: Callable[[], bool] | None = None,
         peer: str = "",
         is_queued: bool = False,
+        on_overdue: Overdue | None = None,
     ) -> Response | Future[Response] | Stream:
         if self._is_draining:
             error = Unavailable(f"{self.topic}: the subscriber is draining", reason="draining")
@@ -82,6 +89,7 @@ class Subscriber:
             is_cancelled=is_cancelled,
             peer=peer,
             is_queued=is_queued,
+            on_overdue=on_overdue,
         )
 
 

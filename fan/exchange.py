@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,9 +30,9 @@ from fan.failures import error_response
 from fan.hosting import Hosted
 from fan.message import MAX_TIMEOUT, Request, Response
 from fan.middleware.base import Inbound, InboundNext, Invoke, Sleep
-from fan.runner import FAREWELL, Expired
+from fan.runner import Expired
 from fan.service import Method
-from fan.transports.base import Stream
+from fan.transports.base import Overdue, Stream
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -44,8 +44,8 @@ class Exchange:
     """One request on its way through the layers, the handler and back."""
 
     __slots__ = (
-        "_args", "_dispatcher", "_has_answer", "_hosted", "_kwargs", "_method", "_started",
-        "_steps", "context", "request",
+        "_args", "_dispatcher", "_has_answer", "_hosted", "_is_queued", "_kwargs", "_method",
+        "_on_overdue", "_started", "_steps", "context", "request",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +57,7 @@ class Exchange:
         is_cancelled: Callable[[], bool] | None,
         *,
         is_queued: bool = False,
+        on_overdue: Overdue | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._hosted = hosted
@@ -66,8 +67,10 @@ class Exchange:
         is_call = request.kind in ("call", "stream")
         #: Whether whoever sent it waits for what the handler does: a caller, or a queue.
         self._has_answer = is_call or is_queued
+        self._is_queued = is_queued
+        self._on_overdue = on_overdue if is_queued and not is_call else None
         seconds = request.timeout_ms / 1000
-        if is_queued and not is_call:  # the sender's time was for having it accepted
+        if not is_call:  # the sender's time was for having it accepted
             seconds = min(method.timeout or dispatcher.push_timeout, MAX_TIMEOUT)
         self.context = Context(
             site=hosted.sites[method.name],
@@ -91,18 +94,36 @@ class Exchange:
             peer=peer,
             is_idempotent=method.is_idempotent,
             dedupe=method.dedupe,
+            is_queued=self._is_queued,
             exchange=self,
         )
         dispatcher.begin(self._hosted)
         try:
-            steps = self._steps = chain(inbound)
-            step = next(steps)
-            while type(step) is Sleep:
-                time.sleep(step.seconds)
-                step = steps.send(None)
+            self._steps = chain(inbound)
+        except FanError as exc:  # a layer that only looks
+            return self._done(error_response(self.request, exc, self._hosted.served))
+        except Exception as exc:
+            return self._done(self._bug(exc))
+        outcome = self._go_on()
+        while type(outcome) is Sleep:
+            if not method.is_stream:
+                return self._put_off(outcome)
+            time.sleep(outcome.seconds)
+            outcome = self._go_on()
+        return outcome  # type: ignore[return-value]
+
+    def _go_on(self) -> Response | Future[Response] | Stream | Sleep:
+        """To the handler, or to where a layer has to wait."""
+        method = self._method
+        try:
+            step = next(self._steps)
+            if type(step) is Sleep:
+                return step
             if not self._has_answer:
                 return self._accept()
             if method.kind == "plain":
+                if self._on_overdue is not None:
+                    return self._run_watched(self._on_overdue)
                 return self._finish(self._run_plain)
             if method.kind == "async":
                 return self._run_async()
@@ -113,6 +134,43 @@ class Exchange:
             return self._done(error_response(self.request, exc, self._hosted.served))
         except Exception as exc:
             return self._done(self._bug(exc))
+
+    def _put_off(self, step: Sleep) -> Future[Response]:
+        """Go on after a while, and hold no thread until then."""
+        from concurrent.futures import Future
+
+        answer: Future[Response] = Future()
+        if self._on_overdue is not None:  # whoever holds the message waits for this answer alone
+            self._on_overdue = partial(_settle, answer)
+        self._sleep(step, answer)
+        return answer
+
+    def _sleep(self, step: Sleep, answer: Future[Response]) -> None:
+        self._dispatcher.watch.add(time.monotonic() + step.seconds, partial(self._wake, answer))
+
+    def _wake(self, answer: Future[Response]) -> None:
+        try:
+            self._dispatcher._app.pool.submit(self._resume, answer)
+        except (RuntimeError, FanError):
+            self._steps.close()
+            gone = Unavailable(f"{self.request.service} has stopped", reason="draining")
+            _settle(answer, self._done(error_response(self.request, gone)))
+
+    def _resume(self, answer: Future[Response]) -> None:
+        if answer.cancelled():
+            self._steps.close()
+            gone = Cancelled("the caller gave up", reason="caller_cancelled", executed=NO)
+            self._done(error_response(self.request, gone))
+            return
+        outcome = self._go_on()
+        if isinstance(outcome, Response):
+            _settle(answer, outcome)
+        elif isinstance(outcome, Sleep):
+            self._sleep(outcome, answer)
+        elif not isinstance(outcome, Stream):
+            work = outcome
+            answer.add_done_callback(lambda done: work.cancel() if done.cancelled() else None)
+            work.add_done_callback(lambda done: _pass_on(done, answer))
 
     def bind(self) -> None:
         """Check the arguments. Raises InvalidArgument before the handler has run."""
@@ -134,6 +192,28 @@ class Exchange:
         finally:
             _current.reset(token)
         return self._reply(value)
+
+    def _run_watched(self, on_overdue: Overdue) -> Response:
+        """Run a plain handler, which nobody can end, of a message that somebody else may handle."""
+        watch, deadline = self._dispatcher.watch, self.context.own_deadline
+        assert deadline is not None
+        number = watch.add(deadline + watch.grace, partial(self._overdue, on_overdue))
+        try:
+            return self._finish(self._run_plain)
+        finally:
+            watch.drop(number)
+
+    def _overdue(self, on_overdue: Overdue) -> None:
+        import logging
+
+        request = self.request
+        late = DeadlineExceeded(
+            f"a handler of {request.service}.{request.method} has not come back after"
+            f" {time.monotonic() - self._started:.1f} s",
+            reason="server_timer",
+        )
+        logging.getLogger("fan").error("%s: its message goes on without it", late.message)
+        on_overdue(error_response(request, late, self._hosted.served))
 
     def _finish(self, produce: Callable[[], Response]) -> Response:
         """Send the handler's outcome up through the layers, and count the call."""
@@ -167,9 +247,9 @@ class Exchange:
 
         def handle() -> None:
             if self._method.kind == "async":
-                self._run_async()
+                self._run_async().add_done_callback(lambda done: self._tell(done.result()))
             else:
-                self._finish(self._run_plain)
+                self._tell(self._finish(self._run_plain))
 
         try:
             self._dispatcher._app.pool.submit(handle)
@@ -182,6 +262,19 @@ class Exchange:
             executed="maybe",
         )
 
+    def _tell(self, response: Response) -> None:
+        """Nobody waits for what became of an accepted push, and nobody delivers it again."""
+        if response.code == "ok":
+            return
+        import logging
+
+        request = self.request
+        name = f"{response.code}/{response.reason}" if response.reason else response.code
+        logging.getLogger("fan").error(
+            "a push of %s.%s failed and is lost (%s): %s: %s",
+            request.service, request.method, request.id, name, response.message,
+        )  # fmt: skip
+
     def _run_async(self) -> Future[Response]:
         from concurrent.futures import Future
 
@@ -193,7 +286,7 @@ class Exchange:
         except Exception as exc:  # the arguments do not fit after all
             answer.set_result(self._finish(partial(_raise, self._leaving(exc))))
             return answer
-        # Who pushed has gone: nobody's deadline ends what it began.
+        # Who pushed has gone, and nobody delivers it again: it may take what it takes.
         timeout = self.context.remaining if self._has_answer else None
         work = self._dispatcher._app.runner.start(coroutine, variables, timeout)
         answer.add_done_callback(lambda f: work.cancel() if f.cancelled() else None)
@@ -203,7 +296,15 @@ class Exchange:
             if answer.set_running_or_notify_cancel():
                 answer.set_result(response)
 
-        work.add_done_callback(finish)
+        def finish_apart(done: Future[Any]) -> None:
+            try:
+                self._dispatcher._app.pool.submit(finish, done)
+            except (RuntimeError, FanError):
+                finish(done)
+
+        # What keeps the answer for all processes waits for a disk or a broker, and the loop is
+        # everybody's.
+        work.add_done_callback(finish_apart if self._method.dedupe == "shared" else finish)
         return answer
 
     def _result_of(self, work: Future[Any]) -> Response:
@@ -237,7 +338,9 @@ class Exchange:
         except Exception as exc:  # the arguments do not fit after all
             return self._finish(partial(_raise, self._leaving(exc)))
         if self._method.kind == "async_stream":
-            produced = _pull(produced, self._dispatcher._app.runner, variables, self.context)
+            from fan.pulling import pull
+
+            produced = pull(produced, self._dispatcher._app.runner, variables, self.context)
         chunks = self._chunks(produced, variables)
         next(chunks)  # begun, so that closing it unread runs its finally too
         return Stream(chunks=chunks, close=chunks.close)
@@ -311,6 +414,18 @@ class Exchange:
         return error_response(self.request, error, self._hosted.served)
 
 
+def _settle(answer: Future[Response], response: Response) -> None:
+    from concurrent.futures import InvalidStateError
+
+    with contextlib.suppress(InvalidStateError):  # nobody waits any more, or it came too late
+        answer.set_result(response)
+
+
+def _pass_on(done: Future[Response], answer: Future[Response]) -> None:
+    if not done.cancelled():
+        _settle(answer, done.result())
+
+
 def _is_main() -> bool:
     return threading.current_thread() is threading.main_thread()
 
@@ -321,28 +436,6 @@ def _raise(exc: FanError) -> Response:
     raise exc
 
 
-def _pull(produced: Any, runner: Any, variables: Any, context: Context) -> Iterator[Any]:
-    """The items of an async generator, pulled one at a time from a thread that may block. Raises
-    Expired where one is not there at the context's deadline."""
-    try:
-        while True:
-            left = context.remaining
-            pulled = runner.start(_anext(produced), variables.copy(), left)
-            try:
-                item = pulled.result(None if left is None else left + FAREWELL)
-            except TimeoutError as exc:
-                if pulled.done():
-                    raise  # the generator's own
-                raise Expired from exc  # it does not end when it is cancelled
-            if item is _END:
-                return
-            yield item
-    finally:
-        closing = runner.start(_aclose(produced), variables.copy(), FAREWELL)
-        with contextlib.suppress(TimeoutError):  # it goes on by itself
-            closing.result(2 * FAREWELL)
-
-
 def _close(produced: Any, variables: Any) -> None:
     """End a generator. What its own clean-up raises comes after the answer, and is logged."""
     try:
@@ -351,15 +444,3 @@ def _close(produced: Any, variables: Any) -> None:
         import logging
 
         logging.getLogger("fan").exception("a stream failed as it was closed")
-
-
-#: What `_anext` gives at the end of an async generator.
-_END = object()
-
-
-async def _anext(produced: Any) -> Any:
-    return await anext(produced, _END)
-
-
-async def _aclose(produced: Any) -> None:
-    await produced.aclose()

@@ -46,6 +46,8 @@ class Hosted:
         self.flying: list[None] = []
         #: Whether its version takes no calls any more.
         self.is_retired = False
+        #: Whether another instance has its place: it is to rest.
+        self.is_ousted = False
 
     def settle(self, app: Any) -> None:
         """Begin to belong to an App."""

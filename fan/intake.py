@@ -20,7 +20,7 @@ from fan.errors import FanError
 from fan.hosting import Hosted
 from fan.message import Request, Response
 from fan.model import QUEUES, Address, ServiceInfo, transport_of
-from fan.transports.base import Handler, Listener, Served, Stream, Subscription
+from fan.transports.base import Handler, Listener, Overdue, Served, Stream, Subscription
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -153,6 +153,12 @@ class Intake:
             one.close(max(0.0, deadline - time.monotonic()))
         self._dismissing.close()
 
+    def abandon(self) -> None:
+        """In a forked child: leave the subscriptions to the parent."""
+        for one in (*self._subscribed.values(), *self._leaving):
+            if one.listener is not None:
+                one.listener.abandon()
+
     def _is_shared(self, listener: Listener) -> bool:
         return self._app.transport_for(listener.address).is_shared
 
@@ -248,6 +254,7 @@ class _Taken:
         is_cancelled: Callable[[], bool] | None = None,
         peer: str = "",
         is_queued: bool = False,
+        on_overdue: Overdue | None = None,
     ) -> Response | Future[Response] | Stream:
         """Answer one event: see `transports.base.Handler`."""
         from concurrent.futures import Future
@@ -258,7 +265,8 @@ class _Taken:
         answer: Response | Future[Response] | Stream | None = None
         try:
             answer = self._handler(
-                request, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued
+                request, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued,
+                on_overdue=on_overdue,
             )
         finally:
             if isinstance(answer, Future):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,24 +26,22 @@ from fan.errors import (
     AlreadyExists,
     FailedPrecondition,
     FanError,
+    NotFound,
     PermissionDenied,
-    Unavailable,
     Unknown,
 )
-from fan.failures import error_response
+from fan.gate import Gate
 from fan.hosting import Hosted
 from fan.intake import Intake
 from fan.interface import dependencies, interface_of, shards_of
-from fan.message import Request, Response
 from fan.model import Instance, Interface, State
 from fan.needs import CannotStart, Needs
+from fan.standby import Standby
 from fan.stores.rules import now
-from fan.transports.base import Handler, Listener, Stream
+from fan.transports.base import Listener
 from fan.writing import user_name
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from fan.app import App
 
 #: Seconds for the registry when an App stops: it must be able to go while the registry is down.
@@ -58,6 +57,7 @@ class Lifecycle:
         self._intake = Intake(app)
         self._needs = self._new_needs()
         self._following = self._new_chore()
+        self._standby = Standby(app, self._hold, self._end, self._bring_back)
         self._instances: dict[str, Instance] = {}
         self._started: list[Hosted] = []
         #: Ids of instances that are not up yet.
@@ -71,8 +71,8 @@ class Lifecycle:
 
     @property
     def waiting(self) -> list[Hosted]:
-        """The services that wait for what they need."""
-        return self._needs.waiting
+        """The services that wait for what they need, or for their place."""
+        return [*self._needs.waiting, *self._standby.resting]
 
     def wait_up(self) -> bool:
         """Wait until every service is up; False where the App stops first. Raises what keeps one
@@ -119,6 +119,7 @@ class Lifecycle:
                 self._adopt(one, adopt)
             self._intake.open(self._listeners, self._handler())
             self._needs.open(hosted)
+            self._standby.open()
         except BaseException:
             # A registry that failed fails again on the way out; the first time is what is raised.
             self._is_failing = True
@@ -136,6 +137,7 @@ class Lifecycle:
         if not self._is_draining:
             self._is_draining = True
             self._needs.close(max(0.0, timeout))
+            self._standby.close(max(0.0, timeout))
             self._following.close(0.0)  # what it is about to take is not taken any more
             # Who watches goes elsewhere at once; who does not is refused with a code that is safe
             # to repeat elsewhere. The registry may be down: we leave all the same.
@@ -154,8 +156,7 @@ class Lifecycle:
         if self._listeners or self._instances:
             self.drain(timeout)
         for one in reversed(self._started):
-            self._attempt(f"stop {one.name}", partial(self._run, one.service.service_stop))
-        self._started.clear()
+            self._end(one)
         left = max(0.0, deadline - time.monotonic())
         self._attempt("end the subscriptions", partial(self._intake.close, left))
         for listener in self._listeners:
@@ -167,6 +168,12 @@ class Lifecycle:
         self._instances.clear()
         self._waiting.clear()
 
+    def abandon(self) -> None:
+        """In a forked child: leave the serving to the parent."""
+        for listener in self._listeners:
+            listener.abandon()
+        self._intake.abandon()
+
     def reroute(self) -> None:
         """The routes changed: other versions take what is in the queues. Returns at once."""
         if self._listeners and not self._is_draining:
@@ -175,6 +182,9 @@ class Lifecycle:
     def _follow(self) -> None:
         self._app.binding.rebind()  # what could not be read when the change came
         self._intake.update()
+        for one in self._app.services:  # who is not looked up is told of no change
+            with suppress(NotFound):
+                self._app.discovery.service(one.name)
 
     def _new_chore(self) -> Chore:
         return Chore("fan-intake", "follow a changed route", self._follow)
@@ -249,6 +259,22 @@ class Lifecycle:
         _log().warning("%s has what it needs, and is up", one.name)
         self._following.ask()
 
+    def _hold(self, one: Hosted) -> None:
+        """Another has its place: it takes no calls, messages and events any more."""
+        self._waiting.add(one.instance_id)
+        self._following.ask()
+        self._set_state(one.instance_id, "starting")
+
+    def _bring_back(self, one: Hosted) -> None:
+        if one not in self._needs.waiting:  # else it is brought up with what it needs
+            self._bring_up_late(one)
+
+    def _end(self, one: Hosted) -> None:
+        """Run its `service_stop`."""
+        if one in self._started:
+            self._started.remove(one)
+            self._attempt(f"stop {one.name}", partial(self._run, one.service.service_stop))
+
     def _note_missing(self, one: Hosted, missing: tuple[str, ...]) -> None:
         state = self._instances[one.instance_id].state
         self._set_state(one.instance_id, state, unmet=missing)
@@ -304,37 +330,6 @@ class Lifecycle:
             tell("could not %s: %s", what, exc)
         except Exception:
             _log().exception("could not %s", what)
-
-
-class Gate:
-    """The Handler in front of the Dispatcher: an instance that is not up yet is unavailable."""
-
-    def __init__(
-        self, dispatcher: Handler, waiting: set[str], find: Callable[[Request], Hosted]
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._waiting = waiting
-        self._find = find
-
-    def __call__(
-        self,
-        request: Request,
-        *,
-        is_cancelled: Callable[[], bool] | None = None,
-        peer: str = "",
-        is_queued: bool = False,
-    ) -> Response | Future[Response] | Stream:
-        """Answer one request: see `transports.base.Handler`."""
-        if self._waiting:
-            try:
-                one = self._find(request)
-                if one.instance_id in self._waiting:
-                    raise Unavailable(f"{one.name} is not up yet", reason="no_instance")
-            except FanError as exc:
-                return error_response(request, exc)
-        return self._dispatcher(
-            request, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued
-        )
 
 
 def start_order(hosted: Sequence[Hosted]) -> list[Hosted]:

@@ -1,5 +1,5 @@
-"""Being registered: the instances that this process holds, bound to its session, and written again
-when the registry gave that up.
+"""Being registered: the instances that this process holds, bound to its session.
+`registration_again` writes them again when the registry gave that up.
 
 Keys of the store that live here: records `inst` named `<service>/<id>`, `iface` and `unique` named
 `<service>/<version>`, `needs` named `<needed service>/<service>/<version>`; objects
@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from fan.errors import Aborted, AlreadyExists, FanError, PermissionDenied, Unavailable
+from fan.errors import Aborted, AlreadyExists, Unavailable
 from fan.model import WHOLE, Instance, Interface, Route
 from fan.readings import (
     INSTANCE,
@@ -30,14 +30,12 @@ from fan.readings import (
 )
 from fan.stores.base import Change, Hint, Plan, Revision, Session, Store
 
-#: Seconds between two tries to register again while the registry is down.
-_LONGEST_WAIT = 5.0
 #: Seconds between two looks of who stands by that nobody asked for.
 IDLE = 30.0
 
 
 class Registrar:
-    """Registers instances, and keeps them registered."""
+    """Registers instances."""
 
     def __init__(self, store: Callable[[], Store], timeout: float = 5.0) -> None:
         self._open = store
@@ -51,9 +49,9 @@ class Registrar:
         self._epoch = ""
         #: The routes of what is held, as they were last seen in force there.
         self._routes: dict[str, bytes] = {}
+        #: Ids of what is held whose place another has taken: they are to stand by.
+        self._ousted: set[str] = set()
         self._is_closed = threading.Event()
-        #: Held by who registers again.
-        self._again = threading.Lock()
         #: Wakes who stands by.
         self._wake = threading.Event()
 
@@ -106,21 +104,24 @@ class Registrar:
                 self._wake.wait(IDLE)
 
     def update(self, instance: Instance, *, deadline: float | None = None) -> None:
-        """Write a registered instance again, its state changed."""
+        """Write a registered instance again, its state changed; one whose place is taken has that
+        written when it comes back."""
         if instance.id in self._held:
             self._held[instance.id] = instance  # first: who registers again meanwhile writes this
+        if instance.id in self._ousted:
+            return  # it is written once its place is free
         self._put(instance, is_new=False, deadline=self._deadline(deadline))
 
     def deregister(self, instance_id: str, *, deadline: float | None = None) -> None:
         """Forget an instance of ours; an unknown id is ignored."""
         instance = self._held.pop(instance_id, None)
-        if instance is not None:
+        if instance is not None and instance_id not in self._ousted:
             self._delete(instance, self._deadline(deadline))
 
     def _delete(self, instance: Instance, deadline: float) -> None:
         session = self._session
         names = {INSTANCE: f"{instance.service}/{instance.id}"}
-        if _is_unique(instance):
+        if is_unique(instance):
             names[UNIQUE] = f"{instance.service}/{instance.version}"
         for kind, name in names.items():
             self._open().delete(kind, name, session=session, deadline=deadline)
@@ -190,7 +191,7 @@ class Registrar:
                 self._session = store.open_session(on_lost=self._on_lost, deadline=deadline)
             session = self._session
         body, name = msgspec.json.encode(instance), f"{instance.service}/{instance.id}"
-        if _is_unique(instance):
+        if is_unique(instance):
             self._claim(store, instance, session, is_new, deadline)
         store.put(INSTANCE, name, body, session=session, is_new=is_new, deadline=deadline)
 
@@ -211,92 +212,7 @@ class Registrar:
             ) from exc
 
     def _on_lost(self) -> None:
-        """The store gave our session up: register again, with the latest data. The calling
-        thread is the store's and must go on: what does not work at once is tried by a thread of our
-        own."""
-        if not self._register_again():
-            self._begin_again()
-
-    def _keep_trying(self) -> None:
-        wait = 0.1
-        while not self._is_closed.wait(wait) and not self._register_again():
-            wait = min(wait * 2, _LONGEST_WAIT)
-
-    def _begin_again(self) -> None:
-        """Register again, in a thread of our own."""
-        threading.Thread(target=self._keep_trying, name="fan-register", daemon=True).start()
-
-    def _register_again(self) -> bool:
-        """Whether all that we hold could be written again."""
-        with self._again:
-            is_done = True
-            for instance_id in list(self._held):
-                try:
-                    self._put_again(instance_id)
-                except FanError:
-                    is_done = False
-            return is_done and self._is_restored()
-
-    def _is_restored(self) -> bool:
-        """Whether a registry that was made anew has all of us that outlives a session."""
-        try:
-            epoch = self._open().head(deadline=self._deadline(None)).epoch
-            if epoch != self._epoch and self._epoch:
-                for instance in list(self._held.values()):
-                    self._restore(instance)
-                epoch = self._open().head(deadline=self._deadline(None)).epoch
-                self._see_routes()
-                # Made anew once more meanwhile, it may look as it did before the first time, and
-                # nobody would tell.
-                if not epoch or self._open().head(deadline=self._deadline(None)).epoch != epoch:
-                    return False
-        except FanError:
-            return False
-        self._epoch = epoch
-        return True
-
-    def _see_routes(self) -> None:
-        """See what is in the registry now. Raises what the store raises."""
-
-    def _restore(self, instance: Instance) -> None:
-        key = f"{instance.service}/{instance.version}"
-        interface = self._interfaces.get(key)
-        if interface is not None and not self._has_interface(key, self._deadline(None)):
-            put_interface(self._open(), interface, self._deadline(None))
-        self._adopt_again(instance)
-
-    def _adopt_again(self, instance: Instance) -> None:
-        """Where the registry was made anew, give it the route that was last seen in force. Who
-        registers again first writes it, and all who saw the same write the same; without one it is
-        as at a first start."""
-        from fan.writing import user_name
-
-        first = msgspec.json.encode(Route(versions={instance.version: WHOLE}))
-        body = self._routes.get(instance.service, first)
-        reason = f"{instance.service} {instance.version} found the registry made anew"
-        plan = Plan(changes=(), verb="adopt", who=user_name(), host=instance.host, reason=reason)
-
-        def make(old: Revision | None) -> bytes | None:
-            if old is not None and old.body is not None:
-                self._routes[instance.service] = old.body  # somebody was first
-            return body if old is None else None
-
-        try:
-            self._write_route(instance.service, make, plan, self._deadline(None))
-        except PermissionDenied as exc:
-            _log().warning("%s has no route: %s", instance.service, exc)
-
-    def _put_again(self, instance_id: str) -> None:
-        """Write what is held of an instance, until that is what was written: it may change or be
-        deregistered meanwhile."""
-        written: Instance | None = None
-        while (instance := self._held.get(instance_id)) is not written:
-            if instance is None:
-                assert written is not None
-                self._delete(written, self._deadline(None))
-                return
-            self._put(instance, is_new=False, deadline=self._deadline(None))
-            written = instance
+        """The store gave our session up."""
 
     def leave(self) -> None:
         """End the session: what is registered is gone."""
@@ -336,5 +252,5 @@ def _log() -> Any:
     return logging.getLogger("fan")
 
 
-def _is_unique(instance: Instance) -> bool:
+def is_unique(instance: Instance) -> bool:
     return instance.meta.get("unique") == "true"

@@ -85,7 +85,7 @@ class RouteBook:
         self._live: dict[str, tuple[str, Rule | None]] = {}
         #: What each of the configs held when it was looked at last.
         self._bodies: dict[str, bytes | None] = {}
-        self._is_read = self._is_followed = False
+        self._is_read = self._is_followed = self._was_tried = False
         for name, value in routes.routes.items():
             if isinstance(value, Config):
                 key = f"{deployment}/{value.key}" if deployment else value.key
@@ -96,6 +96,11 @@ class RouteBook:
 
     def __repr__(self) -> str:
         return f"<RouteBook rules={sorted({*self._rules, *self._live})}>"
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether `at_hand` knows what the registry says, or that it could not be asked."""
+        return self._was_tried or not self._live
 
     def find(self, service: str, method: str) -> Rule | None:
         """The rule for a call (a topic is its own `service`, without a method), or None."""
@@ -126,8 +131,9 @@ class RouteBook:
             for name, (_, default) in self._live.items():
                 if default is not None:
                     self._rules.setdefault(name, default)
+            self._was_tried = True
             return
-        self._is_read = True
+        self._is_read = self._was_tried = True
         if is_new:
             self._on_change()  # what was bound meanwhile went by the defaults
 

@@ -16,7 +16,7 @@ from fan.context import current, new_id
 from fan.errors import NO, FailedPrecondition, FanError, InvalidArgument
 from fan.hosting import Hosted
 from fan.message import JSON, MAX_TIMEOUT, Request, Response
-from fan.middleware.base import Call, CallNext, Middleware, Options, Send, Steps
+from fan.middleware.base import Call, CallNext, Middleware, Options, Read, Send, Steps
 from fan.model import QUEUES, Address, Choice, ServiceInfo, transport_of
 from fan.picker import Table, check_pushed, needs_key, peer
 from fan.routes import Rule
@@ -81,8 +81,10 @@ class Sender:
         the options or a rule name another place. With `is_at_hand` it reads no registry."""
         if not self._may_stay or not self._app.dispatcher.hosting:
             return None
-        book = self._app.routes
-        rule = book.at_hand(service, method) if book is not None and self._is_open else None
+        book = self._app.routes if self._is_open else None
+        if book is not None and is_at_hand and not book.is_at_hand:
+            return None  # the first call reads the rules, and has this asked again
+        rule = book.at_hand(service, method) if book is not None else None
         if rule is not None and (rule.url or rule.type not in ("auto", "local")):
             return None
         want = want or self._options.want
@@ -197,11 +199,25 @@ class Sender:
         if call.hosted:
             call.address, call.transport = LOCAL, self._app.transport("local")
             return next(call)
+        if call.attempt and not call.options.peers:
+            return self._pick_again(call, next)
         try:
-            choice = self._choose(call)
+            choice = self._choose(call, is_at_hand=True)
+        except FanError:
+            return self._pick_again(call, next)
+        self._settle(call, choice)
+        return next(call)
+
+    def _pick_again(self, call: Call, next: CallNext) -> Steps:
+        """What is known may be what was wrong: a route, or who is there."""
+        try:
+            self._settle(call, (yield Read(partial(self._choose, call))))
         except FanError as exc:
             exc.target = call.target
             raise
+        return (yield from next(call))
+
+    def _settle(self, call: Call, choice: Choice) -> None:
         call.instance, call.address, call.version = choice.instance, choice.address, choice.version
         call.gen = call.gen or choice.gen
         transport = call.transport = self._app.transport_for(choice.address)
@@ -209,7 +225,6 @@ class Sender:
             call.instance = None  # whichever takes it from the queue
         if call.marks is not None:
             call.marks.setdefault("resolved", time.monotonic())
-        return next(call)
 
     def _broker(self, call: Call) -> tuple[Address, Transport]:
         """Where an event goes: the peer that is named, else the broker that the settings name."""
@@ -221,18 +236,20 @@ class Sender:
         transport = self._app.transport(name or self._app.settings.queue)
         return transport.home(), transport
 
-    def _choose(self, call: Call) -> Choice:
+    def _choose(self, call: Call, *, is_at_hand: bool = False) -> Choice:
+        """Where an attempt goes. With `is_at_hand` by what is known alone, and it raises where that
+        says nowhere."""
         options = call.options
         if options.peers:
             return peer(call.service, call.method, options, call.tried)
         if call.kind == "push":
-            choice = self._choose_for_push(call)
+            choice = self._choose_for_push(call, is_at_hand)
             if self._app.transport_for(choice.address).is_shared:
-                self._check_pushed(call)
+                self._check_pushed(call, is_at_hand)
             return choice
-        return self._choose_instance(call)
+        return self._choose_instance(call, is_at_hand)
 
-    def _choose_for_push(self, call: Call) -> Choice:
+    def _choose_for_push(self, call: Call, is_at_hand: bool) -> Choice:
         table: Table = call.table
         queue = self._queue_of(call)
         if needs_key(table, call.method, call.options) and (queue or self._wants_queue(call)):
@@ -241,20 +258,22 @@ class Sender:
             raise no_queue(call.service, table.sharding)
         if queue is not None:
             return self._queued(call, queue)
-        return self._choose_instance(call)
+        return self._choose_instance(call, is_at_hand)
 
-    def _check_pushed(self, call: Call) -> None:
+    def _check_pushed(self, call: Call, is_at_hand: bool) -> None:
         """Raise Unimplemented (unknown_method) for a method that nobody has who takes the pushes:
         what is called directly says so itself, and a queue cannot."""
         try:
             check_pushed(call.table, call.method)
         except FanError:
+            if is_at_hand:
+                raise
             fresh = self._app.picker.look_again(call.table, call.deadline)
             if fresh is None:
                 raise
             check_pushed(fresh, call.method)
 
-    def _choose_instance(self, call: Call) -> Choice:
+    def _choose_instance(self, call: Call, is_at_hand: bool) -> Choice:
         options, picker = call.options, self._app.picker
         table: Table = call.table
         sticky = options.sticky or _sticky(call, table) or call.traceparent[3:35]
@@ -268,6 +287,8 @@ class Sender:
         try:
             return find(table, call.method, options, sticky, call.tried)
         except FanError:
+            if is_at_hand:
+                raise
             fresh = picker.look_again(table, call.deadline)  # the watch may be behind
             if fresh is None and not table.replaces:
                 raise

@@ -125,23 +125,22 @@ def test_who_waits_for_an_app_is_told_what_could_not_start(world: World) -> None
     assert caught.value.reason == "start_failed"
 
 
-@pytest.mark.parametrize("reading", ["list", "head"])
-def test_what_it_needs_is_found_though_the_registry_fails_when_it_comes(
-    world: World, reading: str
+def test_what_it_needs_is_found_though_the_registry_cannot_be_read_when_it_comes(
+    world: World,
 ) -> None:
-    users = service("users")
     shop = world.serve(service("shop", hard=["users"]))
-    app = world.app(users)
-    begun = users.service_start
-
-    def fail_from_now_on() -> None:
-        world.store.failing += [reading] * 6
-        begun()
-
-    users.service_start = fail_from_now_on  # type: ignore[method-assign]
-    app.start()
-    assert shop.lifecycle.wait_up()
-    assert world.store.failed.is_set()
+    theirs = world.store.another()
+    app = fan.App(service("users"), settings=shop.settings, store=theirs)
+    world.store.failing += ["list"] * 1_000_000
+    with app:
+        app.start()
+        instances = [r.name for r in theirs.list("inst", "users/", deadline=float("inf"))]
+        assert len(instances) == 1
+        assert world.store.failed.wait(BOUND)  # what changed was heard of, and not seen
+        assert state(shop)[0] == "starting"
+        world.store.failing.clear()
+        assert shop.lifecycle.wait_up()
+    theirs.close()
 
 
 def test_a_service_that_could_not_be_told_to_be_up_is_started_once(world: World) -> None:

@@ -62,13 +62,12 @@ PROGRAM = names(
 #: To find a service in the registry.
 LOOK_UP = names(
     """
-    fan fan.chores fan.discovery fan.errors fan.message fan.mirror fan.model fan.plugins
-    fan.readings fan.references fan.registration fan.settings fan.settings_places
-    fan.settings_values fan.sqlite fan.sqlite.channel fan.sqlite.errors fan.sqlite.kind
-    fan.sqlite.locks
-    fan.sqlite.schema fan.stores fan.stores.base fan.stores.sqlite fan.stores.sqlite_rows
-    fan.stores.sqlite_schema fancli.call_options fancli.commands fancli.commands.call
-    fancli.complete fancli.options fancli.payload fancli.request fancli.scripts
+    fan fan.chores fan.discovery fan.errors fan.forks fan.message fan.mirror fan.model fan.plugins
+    fan.readings fan.references fan.registration fan.registration_again fan.settings
+    fan.settings_places fan.settings_values fan.sqlite fan.sqlite.channel fan.sqlite.errors
+    fan.sqlite.kind fan.sqlite.locks fan.sqlite.schema fan.stores fan.stores.base fan.stores.sqlite
+    fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.call_options fancli.commands
+    fancli.commands.call fancli.complete fancli.options fancli.payload fancli.request fancli.scripts
     """
 )
 #: To call it.

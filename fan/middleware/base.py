@@ -2,9 +2,9 @@
 
 A layer is a generator, so that one text serves sync and async callers: it does its part, hands on
 with `return (yield from next(call))`, and sees the outcome as a value or a FanError. What must wait
-or touch the network is *yielded* as a step (`Sleep`, `Send`, `Invoke`), and the driver (sync or
-async) carries it out. A layer that only looks before it hands on is a plain function that ends in
-`return next(call)`: it costs no generator of its own.
+or touch the network is *yielded* as a step (`Sleep`, `Read`, `Send`, `Invoke`), and the driver
+(sync or async) carries it out. A layer that only looks before it hands on is a plain function that
+ends in `return next(call)`: it costs no generator of its own.
 
 The order of the layers is part of fan's contract and stands in `plugins.py`.
 """
@@ -143,6 +143,8 @@ class Inbound(msgspec.Struct, kw_only=True):
     is_idempotent: bool = False
     #: `memory`, or `shared` as of `@rpc(dedupe='shared')`.
     dedupe: str = "memory"
+    #: Whether a queue keeps it until it was handled: then nobody waits for its being accepted.
+    is_queued: bool = False
     #: The dispatcher's own.
     exchange: Any = None
 
@@ -151,6 +153,13 @@ class Sleep(msgspec.Struct, frozen=True):
     """Step: wait that many seconds, then go on (the value is None)."""
 
     seconds: float
+
+
+class Read(msgspec.Struct, frozen=True):
+    """Step: run what may wait for the registry, where nobody else has to wait for it as well; the
+    value is what it returns."""
+
+    run: Callable[[], Any]
 
 
 class Send(msgspec.Struct, frozen=True):

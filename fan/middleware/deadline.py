@@ -45,14 +45,14 @@ class Deadline(Middleware):
 
     def on_request(self, inbound: Inbound, next: InboundNext) -> Steps:
         """Sets the context's deadline: the dispatcher's, taken at receipt, else `timeout_ms` from
-        now; the sender's `deadline_ms` where that is sooner. Raises
+        now; the `deadline_ms` of who waits for the answer, where that is sooner. Raises
         DeadlineExceeded(expired_in_queue), not executed, when it is over: nobody waits for the
         answer, so the work would be wasted."""
         request, context, now = inbound.request, inbound.context, self._clock()
         deadline = context.own_deadline
         if deadline is None:
             deadline = now + request.timeout_ms / 1000
-        if request.deadline_ms is not None:
+        if request.deadline_ms is not None and request.kind in ("call", "stream"):
             deadline = min(deadline, now + request.deadline_ms / 1000 - self._wall())
         context.own_deadline = deadline
         if deadline <= now:

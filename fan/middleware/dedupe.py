@@ -17,7 +17,13 @@ import msgspec
 from fan.errors import CLASSES, FanError, InvalidArgument, RemoteError
 from fan.message import Request, Response
 from fan.middleware.base import Inbound, InboundNext, Middleware, Sleep, Steps
-from fan.middleware.dedupe_shared import SharedAnswers, is_kept, is_numbered, still_running
+from fan.middleware.dedupe_shared import (
+    SharedAnswers,
+    is_kept,
+    is_numbered,
+    patience,
+    still_running,
+)
 
 if TYPE_CHECKING:
     from fan.transports.base import Ledger
@@ -31,8 +37,6 @@ MAX_BYTES = 16 * 1024 * 1024
 ENTRY_BYTES = 1024
 #: Seconds between two looks at whether the first request is done: at first, and at most.
 POLL, MAX_POLL = 0.002, 0.05
-#: Share of the time left that a duplicate waits, so that its refusal still arrives in time.
-PATIENCE = 0.9
 
 Key = tuple[str, str, str, str, int]
 
@@ -127,9 +131,8 @@ class Dedupe(Middleware):
         return answer
 
     def _wait(self, inbound: Inbound, key: Key) -> Generator[Sleep, None, None]:
-        deadline, now = inbound.context.deadline, self._clock()
-        left = inbound.request.timeout_ms / 1000 if deadline is None else deadline - now
-        until, pause = now + PATIENCE * left, POLL
+        now = self._clock()
+        until, pause = now + patience(inbound, now), POLL
         while key in self._running:
             if self._clock() + pause > until:
                 raise still_running(key[3], MAX_POLL)

@@ -48,7 +48,7 @@ class SharedAnswers:
         name, holder = "\0".join(str(part) for part in key), new_id()
         digest = blake2b(request.content_type.encode() + b"\0" + request.body).digest()[:16]
         deadline = inbound.context.deadline or time.monotonic() + request.timeout_ms / 1000
-        until = time.monotonic() + PATIENCE * (deadline - time.monotonic())
+        until = time.monotonic() + patience(inbound, time.monotonic())
         pause = POLL
         while True:
             ttl = max(1.0, deadline - time.monotonic())
@@ -82,6 +82,15 @@ class SharedAnswers:
             import logging
 
             logging.getLogger("fan").warning("an answer could not be kept: %s", exc)
+
+
+def patience(inbound: Inbound, now: float) -> float:
+    """Seconds that a duplicate waits for the first one."""
+    request, deadline = inbound.request, inbound.context.deadline
+    left = request.timeout_ms / 1000 if deadline is None else deadline - now
+    if request.kind == "push" and not inbound.is_queued:  # somebody waits for its being accepted
+        left = min(left, request.timeout_ms / 1000)
+    return PATIENCE * left
 
 
 def is_numbered(key: str) -> bool:

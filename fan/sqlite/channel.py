@@ -17,6 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 
+from fan import forks
 from fan.errors import DeadlineExceeded, Executed, FailedPrecondition, PermissionDenied
 from fan.sqlite import schema
 from fan.sqlite.errors import is_busy, primary, refuse_network, translate, translate_os
@@ -314,5 +315,5 @@ def _each(act: Callable[[Channel], None]) -> Callable[[], None]:
 os.register_at_fork(
     before=_each(Channel._before_fork),
     after_in_parent=_each(Channel._after_fork_in_parent),
-    after_in_child=_each(Channel._after_fork_in_child),
 )
+forks.in_child("files", _each(Channel._after_fork_in_child))

@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from fan import forks
 from fan.sqlite import locks
 from fan.sqlite.channel import MOUNTS, Channel
 from fan.sqlite.errors import translate_os
@@ -247,4 +248,4 @@ def _forked() -> None:
         store._after_fork_in_child()
 
 
-os.register_at_fork(after_in_child=_forked)
+forks.in_child("stores", _forked)

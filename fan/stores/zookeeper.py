@@ -10,13 +10,13 @@ with the first store. Reading creates nothing.
 from __future__ import annotations
 
 import builtins
-import os
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from fan import forks
 from fan.errors import InvalidArgument
 from fan.stores import rules
 from fan.stores.base import (
@@ -242,4 +242,4 @@ def _after_fork_in_child() -> None:
         store._after_fork_in_child()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+forks.in_child("stores", _after_fork_in_child)

@@ -17,7 +17,7 @@ from fan.transports.amqp_failures import too_large
 from fan.transports.amqp_names import DEAD, dead_queue
 from fan.transports.amqp_posts import Posts
 from fan.transports.amqp_wire import AT, DELIVERIES, ERROR, RETURNED, copy_of, number, request_of
-from fan.transports.base import Handler, Stream, is_refusal
+from fan.transports.base import Handler, Overdue, Stream, is_refusal
 
 #: Seconds before a failed message is delivered for the second time; doubled each time.
 DELAY, MAX_DELAY = 0.1, 5.0
@@ -55,6 +55,8 @@ class Tray:
         self.queue = ""
         #: Offers a job to the workers.
         self.offer: Callable[[PostJob], None] = _never
+        #: Has the workers run so many more at a time.
+        self.lend: Callable[[int], None] = _never
         #: Those that wait to be delivered again, and how.
         self.delayed: dict[PostJob, Callable[[], None]] = {}
 
@@ -90,18 +92,27 @@ class PostJob:
 
     def run(self) -> None:
         """Handle it."""
+        link, lend, late = self.tray.link, self.tray.lend, []
+
+        def overdue(answer: Response) -> None:
+            late.append(answer)
+            link.do(lend, 1)
+            link.do(self._settle, answer)
+
         try:
-            answer = self._answer()
+            answer = self._answer(overdue)
         except FanError as exc:
             answer = _failed(exc.code, exc.message, exc.reason)
         except Exception as exc:
             answer = _failed("internal", f"the handler broke: {exc!r}")
-        if isinstance(answer, Future):
+        if late:
+            link.do(lend, -1)
+        elif isinstance(answer, Future):
             answer.add_done_callback(self._arrived)
         else:
-            self.tray.link.do(self._settle, answer)
+            link.do(self._settle, answer)
 
-    def _answer(self) -> Response | Future[Response]:
+    def _answer(self, overdue: Overdue) -> Response | Future[Response]:
         delivery, tray = self.delivery, self.tray
         properties = delivery.properties
         if len(delivery.body) > tray.max_body:
@@ -113,7 +124,8 @@ class PostJob:
             return _failed("unavailable", "whoever took it is gone, each time", "too_often")
         request = msgspec.structs.replace(tray.aim(request), attempt=self.attempt)
         user = properties.user_id
-        answer = tray.handler(request, peer=f"user:{user}" if user else "", is_queued=True)
+        peer = f"user:{user}" if user else ""
+        answer = tray.handler(request, peer=peer, is_queued=True, on_overdue=overdue)
         if isinstance(answer, Stream):
             answer.close()
             return _failed("unimplemented", "amqp cannot stream", "streaming_unsupported")
@@ -236,5 +248,5 @@ def _failed(code: str, message: str, reason: str = "") -> Response:
     return Response(id="", code=code, reason=reason, message=message, executed=executed)  # type: ignore[arg-type]
 
 
-def _never(job: PostJob) -> None:
-    """What a tray offers to before it is set up."""
+def _never(what: object) -> None:
+    """What a tray calls before it is set up."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from fan import forks
 from fan.transports.amqp_failures import INTERNAL_ERROR, closed, connecting, lost
 from fan.transports.amqp_loop import Connection, Loop, cancel_timer, guarded, report
 from fan.transports.amqp_part import DELAY, MAX_DELAY, REST, Part
@@ -279,5 +280,4 @@ def _forked() -> None:
         link.abandon()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+forks.in_child("transports", _forked)

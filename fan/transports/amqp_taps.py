@@ -222,6 +222,7 @@ class PostTap(Tap):
             is_lasting=is_lasting,
         )  # fmt: skip
         self._tray.offer = broker.handlers.offer
+        self._tray.lend = broker.handlers.lend
         #: What came since the last look, and the seconds until the next one.
         self._came = 0
         self._idle = _IDLE

@@ -27,8 +27,8 @@ class Job(Protocol):
 
 class Workers:
     """Runs jobs in at most `slots` threads, started as they are needed. What is offered beyond them
-    waits here, not begun, and can be taken back. `offer` and `withdraw` belong to the link's
-    thread."""
+    waits here, not begun, and can be taken back. `offer`, `withdraw` and `lend` belong
+    to the link's thread."""
 
     def __init__(self, link: Link, slots: int, name: str) -> None:
         self._link = link
@@ -56,6 +56,11 @@ class Workers:
         if taken:
             self._backlog = deque(job for job in self._backlog if not is_meant(job))
         return taken
+
+    def lend(self, slots: int) -> None:
+        """Run so many more at a time: who had them does not come back, or has."""
+        self.slots += slots
+        self._fill()
 
     def close(self) -> None:
         """Let the threads end, once they have nothing to do."""
@@ -90,5 +95,8 @@ class Workers:
 
     def _ended(self) -> None:
         self._running -= 1
+        self._fill()
+
+    def _fill(self) -> None:
         while self._backlog and self._running < self.slots:
             self._start(self._backlog.popleft())

@@ -36,6 +36,10 @@ class Stream(msgspec.Struct):
 Answer = "Response | Future[Response] | Stream"
 
 
+#: What a transport is called with by a Handler.
+Overdue = Callable[[Response], None]
+
+
 class Handler(Protocol):
     """The server side above a transport (`dispatch.Dispatcher`). Thread-safe; never raises.
 
@@ -43,7 +47,9 @@ class Handler(Protocol):
     is to a transport a request like any other: the handler checks it, sees to it that it runs (a
     drain waits for it), and answers at once whether it is accepted, which the caller is told. One
     that `is_queued` is safe in a queue until it was handled: it is handled now, like an event, and
-    the answer says how that went.
+    the answer says how that went. Where its handler does not come back in the time of a delivery,
+    `on_overdue` is called with the answer that counts then, and the one that is given in the end
+    counts for nothing. It must not wait, and is not called any more once there is an answer.
     `is_cancelled` says whether the caller gave up, where the transport can know it cheaply; `peer`
     is the authenticated name of the peer ("uid:1000"), empty when nobody vouches for it:
     `principal` is dropped then."""
@@ -55,6 +61,7 @@ class Handler(Protocol):
         is_cancelled: Callable[[], bool] | None = None,
         peer: str = "",
         is_queued: bool = False,
+        on_overdue: Overdue | None = None,
     ) -> Response | Future[Response] | Stream: ...
 
 
@@ -105,6 +112,11 @@ class Listener(ABC):
     def close(self, timeout: float = 5.0) -> None:
         """Stop: wait at most `timeout` seconds for what is in flight, then drop it (or give it
         back to its queue), release every thread, socket and file. Twice does no harm."""
+
+    def abandon(self) -> None:  # noqa: B027  nothing is inherited where there are no sockets
+        """In a forked child, where the parent's threads are not there and its locks may be held:
+        let go of the sockets that were inherited, so that nobody connects to a server that is gone
+        because its child holds the place. It is not used again."""
 
 
 class Queues(ABC):
@@ -271,7 +283,7 @@ def is_refusal(answer: Response) -> bool:
         return False
     if answer.code == "resource_exhausted":
         return answer.reason != "payload_too_large"
-    return answer.code == "unavailable" or answer.reason == "duplicate_in_progress"
+    return answer.code == "unavailable"
 
 
 def deadline_of(request: Request) -> float:

@@ -15,6 +15,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
 
+from fan import forks
 from fan.codec import pack
 from fan.errors import InvalidArgument, ResourceExhausted, Unimplemented
 from fan.message import Request, Response
@@ -234,4 +235,4 @@ def _forked() -> None:
         transport.abandon()
 
 
-os.register_at_fork(after_in_child=_forked)
+forks.in_child("transports", _forked)

@@ -81,12 +81,21 @@ class Consumer:
             self._desk.settle(Outcome(claimed, "dead", _error(exc)))
             return
         request = msgspec.structs.replace(request, attempt=claimed.attempt, **self._fields)
+        desk, late = self._desk, []
+
+        def overdue(answer: Response) -> None:
+            late.append(answer)
+            desk.lend(1)
+            self._end(claimed, answer)
+
         try:
-            answer = self._handler(request, is_queued=True)
+            answer = self._handler(request, is_queued=True, on_overdue=overdue)
         except Exception as exc:  # a handler never raises; if one does, its thread has to go on
             logging.getLogger("fan.transports").exception("a handler of %s failed", self.queue)
             answer = Response(id=request.id, code="internal", message=repr(exc))
-        if isinstance(answer, Future):
+        if late:
+            desk.lend(-1)
+        elif isinstance(answer, Future):
             answer.add_done_callback(lambda done: self._end(claimed, _answer_of(request, done)))
         else:
             self._end(claimed, answer)

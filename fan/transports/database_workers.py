@@ -31,6 +31,11 @@ class Workers:
                 thread.start()
         self._jobs.put(job)
 
+    def lend(self, threads: int) -> None:
+        """Run so many more at a time."""
+        with self._guard:
+            self._limit += threads
+
     def close(self, timeout: float) -> None:
         """End the threads, waiting at most `timeout` seconds for what they do."""
         with self._guard:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+#: Threads that wait for the next items of streams, at most: a bulkhead belongs above the transport.
+MOST_READERS: Final = 512
 #: Seconds after which a call is worth watching for its caller to go away; most are over by then.
 WATCH_AFTER: Final = 0.02
 #: Seconds after its deadline at which a request is answered that is not done. A caller of ours has
@@ -45,12 +47,15 @@ class Application:
         self._max_body = settings.max_body if settings is not None else MAX_BODY
         self._max_queued = settings.bulkhead_requests if settings is not None else 256
         self._workers = Workers(settings.workers if settings is not None else 32, "fan-http-work")
+        #: Apart from the others: a stream that has nothing to say for now is not to stop calls.
+        self._readers = Workers(MOST_READERS, "fan-http-stream")
         #: Whether new requests are refused.
         self.is_draining = False
 
     def close(self) -> None:
         """End the threads that are idle, and the others once their handlers return."""
         self._workers.close()
+        self._readers.close()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -195,7 +200,7 @@ class Application:
         """The next chunk, or an end that says that there was none in time."""
         try:
             chunk: Response | None = await from_thread(
-                self._workers, lambda post: post(reading.next()), _patience(request)
+                self._readers, lambda post: post(reading.next()), _patience(request)
             )
         except Overdue:
             end = _refusal(_overdue(request, has_begun=True), request)
@@ -206,7 +211,7 @@ class Application:
         """End a stream that nobody reads."""
         if isinstance(answer, Stream | _Reading):
             with suppress(RuntimeError):  # the threads have ended
-                self._workers.run(answer.close)
+                self._readers.run(answer.close)
 
 
 class _Reading:

@@ -95,6 +95,11 @@ class HttpListener(Listener):
         self._app.close()
         self._sock.close()
 
+    def abandon(self) -> None:
+        self._is_closed = True
+        self._server.abandon()
+        self._sock.close()
+
 
 class _Server(uvicorn.Server):
     """uvicorn, woken to stop instead of asking itself ten times a second whether to."""
@@ -138,6 +143,15 @@ class _Server(uvicorn.Server):
         if self._loop is not None and self._stop is not None:
             with suppress(RuntimeError):  # it has ended
                 self._loop.call_soon_threadsafe(self._stop.set)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the connections. Their transports stay as they are: what
+        they watch for events is shared with the parent."""
+        for protocol in tuple(self.server_state.connections):
+            watched = getattr(protocol, "transport", None)
+            shared = watched.get_extra_info("socket") if watched is not None else None
+            if shared is not None:
+                shared._sock.close()
 
     def capture_signals(self) -> Any:
         """Leave signals to whoever runs the process."""

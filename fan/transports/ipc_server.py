@@ -85,6 +85,15 @@ class UnixListener(Listener):
         self.watch.close()
         self.workers.close()
 
+    def abandon(self) -> None:
+        self._is_closed = True  # the file is the parent's
+        for sock in (
+            self._sock,
+            *tuple(self._greeting),
+            *(session.wire.sock for session in tuple(self._sessions)),
+        ):
+            sock.close()
+
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "draining" if self.is_draining else "open"
         return f"<UnixListener {self.path} {state}, {len(self._sessions)} connections>"

@@ -44,6 +44,11 @@ class Crew:
         self._jobs.extend(jobs)
         self._wake()
 
+    def lend(self, threads: int) -> None:
+        """Have so many more at once."""
+        with self._lock:
+            self.size += threads
+
     def take_back(self) -> list[Job]:
         """The jobs that no thread has taken, which now nobody runs."""
         out = []

@@ -204,12 +204,23 @@ class Desk:
     def _handle(self, message: Message) -> None:
         request = message.request
         assert request is not None
+        late: list[Response] = []
+
+        def overdue(response: Response) -> None:
+            late.append(response)
+            self._lend(1)
+            self._finish(message, response)
+
         try:
-            outcome = self._handler(request, is_queued=True)
+            outcome = self._handler(request, is_queued=True, on_overdue=overdue)
         except Exception as exc:  # it is broken, and still must not break others
             outcome = Response(
                 id=request.id, code="internal", message=f"the handler broke: {exc!r}"
             )
+        if late:
+            self._lend(-1)
+            self.lane.rest()
+            return
         if isinstance(outcome, Future):
             if message.source.kind == "call":
                 self.lane.rest()
@@ -222,6 +233,11 @@ class Desk:
         else:
             self._finish(message, outcome)
         self.lane.rest()
+
+    def _lend(self, places: int) -> None:
+        """Take so many more at a time: who had them does not come back, or has."""
+        self.crew.lend(places)
+        self.lane.lend(places)
 
     def _awaited(self, message: Message, done: Future[Response]) -> None:
         request = message.request

@@ -148,6 +148,11 @@ class RedisListener(Listener):
             post.desk.crew.close()
             post.lane.wait_closed(FAREWELL)
 
+    def abandon(self) -> None:
+        self._is_closed = True
+        for post in self.posts:
+            post.lane.abandon()
+
     def _channels(self) -> set[str]:
         return {source.at for sources in self._sources.values() for source in sources}
 

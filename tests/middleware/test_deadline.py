@@ -79,3 +79,8 @@ def test_a_request_that_expired_on_its_way_does_not_run(layer, clock, callee, ma
         clock.drive(layer.on_request(make_inbound(**sent), inner))
     assert (caught.value.reason, caught.value.executed) == ("expired_in_queue", "no")
     assert inner.seen == []
+
+
+def test_what_a_push_does_outlasts_the_time_of_its_sender(layer, clock, callee, make_inbound):
+    inbound = make_inbound(kind="push", deadline_ms=1)
+    assert clock.drive(layer.on_request(inbound, callee())).code == "ok"

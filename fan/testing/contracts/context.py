@@ -15,6 +15,7 @@ from fan.testing.contracts.callers import Caller, Planned
 from fan.testing.contracts.deadlines import serve_three
 from fan.testing.contracts.harness import Harness, World, needs
 from fan.testing.contracts.probe import BOUND, Probe, probe
+from fan.testing.contracts.queue_harness import until
 from fan.testing.fakes import RecordingTracer
 
 Face = Callable[[Any], Caller]
@@ -201,6 +202,33 @@ class Contexts(Harness):
         caller.push("probe.hold", "after")
         assert served.wait_entered() == "after"
         assert caller.call("probe.add", 1) == 2
+
+    @needs("push")
+    def test_what_a_push_does_has_the_time_of_its_delivery_not_of_its_sender(
+        self, world: World, face: Face
+    ) -> None:
+        service = probe()
+        world.serve(service, push_timeout=70.0)
+        face(world.client()).using(timeout=5.0).push("probe.note_context")
+        assert service.wait_entered()["remaining"] > 60.0
+
+    @needs("push")
+    @pytest.mark.parametrize("method", ["fail", "fail_async"])
+    def test_a_push_that_fails_for_good_stands_in_the_log_of_who_accepted_it(
+        self, world: World, face: Face, method: str
+    ) -> None:
+        world.serve(probe(), deliveries=1)
+        caller = face(world.client())
+
+        def told() -> list[str]:
+            return [one.getMessage() for one in records if one.levelno == logging.ERROR]
+
+        with collected_logs("fan") as records:
+            caller.push(f"probe.{method}")
+            until(told)
+        (line,) = told()
+        assert line.endswith("unknown: it broke")
+        assert "probe" in line
 
     @needs("push")
     def test_a_push_carries_baggage_and_trace(self, caller: Caller, served: Probe) -> None:

@@ -154,6 +154,10 @@ class Probe(fan.Service):
         raise Broken("it broke")
 
     @rpc
+    async def fail_async(self) -> None:
+        raise Broken("it broke")
+
+    @rpc
     def work(self) -> str:
         """The id of the instance, if it is sound."""
         self._ran("work")

@@ -105,6 +105,12 @@ class Inbox(Probe):
         self._see("overrun", tag)
         await self.hold_async(tag)
 
+    @push(timeout=0.2)
+    def stall(self, tag: Any = None) -> None:
+        """Be seen, and end once the gate of `tag` is open, however long that takes."""
+        self._see("stall", tag)
+        self.gate(tag).wait(4 * BOUND)
+
     @push
     def tell(self) -> None:
         """Put what it knows of its call into `told`."""

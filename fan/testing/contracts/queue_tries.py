@@ -63,6 +63,36 @@ class Tries(QueueHarness):
         assert service.runs[method] == 6
         assert refused(app, method) == 0
 
+    def test_a_plain_handler_that_does_not_come_back_keeps_neither_its_message_nor_its_place(
+        self, client: App, world: World, face: Face
+    ) -> None:
+        service = inbox()
+        world.serve(service, workers=1, deliveries=2)
+        sender = self.sender_of(face, client)
+        sender.push("inbox.stall", "hung")
+        assert service.wait_seen() == Seen("stall", "hung", 0)
+        (letter,) = self.dead(client)
+        assert (letter.request.method, letter.deliveries) == ("stall", 2)
+        for n in range(3):
+            sender.push("inbox.take", n)
+        assert service.wait_tags(3) == [0, 1, 2]
+        service.gate("hung").set()
+        self.settle(client)
+        assert len(self.letters(client, dead=True)) == 1
+
+    def test_a_plain_handler_that_comes_back_late_has_handled_its_message(
+        self, client: App, world: World, face: Face, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        service = inbox()
+        world.serve(service, workers=1, deliveries=100)
+        self.sender_of(face, client).push("inbox.stall", "slow")
+        service.wait_seen()
+        until(lambda: "a handler of inbox.stall has not come back" in caplog.text)
+        service.gate("slow").set()
+        self.settle(client)
+        assert service.runs["stall"] == 1
+        assert self.letters(client, dead=True) == []
+
 
 def refused(app: App, method: str) -> int:
     """How many requests of a method found no room."""

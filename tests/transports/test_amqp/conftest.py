@@ -19,7 +19,7 @@ from fan.errors import FanError
 from fan.message import Request, Response
 from fan.settings import Settings
 from fan.transports.amqp import AmqpTransport
-from fan.transports.base import Listener, Served, Stream
+from fan.transports.base import Listener, Overdue, Served, Stream
 
 #: Seconds after which a test is taken to hang.
 HANG = 30.0
@@ -45,6 +45,7 @@ class Handler:
         is_cancelled: Callable[[], bool] | None = None,
         peer: str = "",
         is_queued: bool = False,
+        on_overdue: Overdue | None = None,
     ) -> Response | Future[Response] | Stream:
         assert is_queued
         self.requests.put(request)

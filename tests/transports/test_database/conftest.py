@@ -14,7 +14,7 @@ import pytest
 from fan.message import Request, Response
 from fan.model import Address
 from fan.settings import Settings
-from fan.transports.base import Listener, Served, Stream
+from fan.transports.base import Listener, Overdue, Served, Stream
 from fan.transports.database import DatabaseTransport
 
 #: Seconds after which a test is taken to hang.
@@ -35,6 +35,7 @@ class Handler:
         is_cancelled: Callable[[], bool] | None = None,
         peer: str = "",
         is_queued: bool = False,
+        on_overdue: Overdue | None = None,
     ) -> Response | Future[Response] | Stream:
         assert is_queued
         self.requests.put(request)

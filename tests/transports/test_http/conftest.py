@@ -95,6 +95,7 @@ class Methods:
         def chunks() -> Iterator[Response]:
             for n in range(limit):
                 yield Response(id=request.id, kind="chunk", seq=n, body=b"%d" % n)
+            self.entered.set()
             assert self.gate.wait(BOUND)
             yield Response(id=request.id, kind="end", seq=limit)
 

@@ -51,6 +51,16 @@ def test_a_request_whose_time_passed_while_it_waited_is_not_run(narrow: Any) -> 
     assert [seen.method for seen in narrow.methods.seen] == ["hold"]
 
 
+def test_a_stream_that_says_nothing_for_now_keeps_no_call_waiting(narrow: Any) -> None:
+    ask = narrow.ask("stall", b'{"n":1}', kind="stream")
+    with contextlib.closing(narrow.transport.stream(narrow.address, ask)) as chunks:
+        assert next(chunks).body == b"0"
+        assert narrow.methods.entered.wait(narrow.bound)  # its generator waits
+        assert narrow.call("hello").code == "ok"
+        narrow.methods.gate.set()
+        assert next(chunks).kind == "end"
+
+
 @pytest.fixture
 def crowded(site: Any) -> Iterator[Any]:
     """A client all of whose threads wait for a server, until the gate opens."""

@@ -75,7 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bulkhead_calls: int = 0
     #: Requests of one service that a server runs at once; more are refused; 0 is no limit.
     bulkhead_requests: int = 256
-    #: Threads for plain handlers.
+    #: Threads for plain handlers over http and from queues; a call over ipc has its own, of 512.
     workers: int = 32
     #: How long the reply of an idempotency key is kept; 0 turns de-duplication off.
     dedupe_window: float = 300.0

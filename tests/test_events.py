@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -117,15 +119,19 @@ def test_an_event_reaches_who_subscribed_sync_and_async(make: Any, broker: FakeB
 def test_only_the_routed_version_takes_pushes_and_events(make: Any, broker: FakeBroker) -> None:
     old, shop = make(Shop()), NewShop()
     new = make(shop)
+
+    def took() -> list[tuple[str, bool]]:
+        return [(s.version, s.is_routed) for s in broker.served]
+
     old.start(())
     new.start(())
-    assert [(s.version, s.is_routed) for s in broker.served] == [("2.0.0", False)]
+    assert _until(lambda: took() == [("2.0.0", False)], new)
     assert len(broker.subscriptions) == 2
     old.close()
     assert broker.subscriptions == []
     new.discovery.adopt("shop", "2.0.0", force=True)
     assert _until(lambda: len(broker.subscriptions) == 2, new)
-    assert [(s.version, s.is_routed) for s in broker.served] == [("2.0.0", True)]
+    assert _until(lambda: took() == [("2.0.0", True)], new)
 
 
 def test_a_call_over_a_broker_names_the_version_and_no_instance(
@@ -212,15 +218,12 @@ def test_what_is_no_queue_is_refused(text: str) -> None:
 
 
 def _until(is_so: Any, app: fan.App) -> bool:
-    import threading
-
-    changed = threading.Event()
+    """Whether it comes true. What an App does behind a change tells nobody when it is done."""
+    changed, patience = threading.Event(), time.monotonic() + 10.0
     end = app.discovery.watch(changed.set)
     try:
-        while not is_so():
-            if not changed.wait(10.0):
-                return False
-            changed.clear()
+        while not is_so() and time.monotonic() < patience:
+            changed.wait(0.01)
     finally:
         end()
-    return True
+    return bool(is_so())

@@ -60,7 +60,7 @@ class Fleet(Harness):
 
     def test_no_instance_is_unavailable(self, world: World, face: Face) -> None:
         app = world.serve(probe())
-        caller = face(world.client(retries=0))
+        caller = face(world.client(retries=1))  # who was not told yet looks once more
         caller.call("probe.whoami")
         app.stop(timeout=BOUND)
         failure = caller.failure("probe.whoami")

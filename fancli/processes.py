@@ -37,6 +37,7 @@ class Signals:
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
+        self._woken_before = -1
         self._before: dict[int, object] = {}
         #: The first signal that came, 0 for none.
         self.seen = 0
@@ -44,6 +45,9 @@ class Signals:
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
+        # The kernel may give a signal to any thread, and then wakes this one from no wait: Python
+        # only notes that there is something to do. What it writes here, in the handler itself, does.
+        self._woken_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             # An ignored SIGHUP is what `nohup` asks for; an ignored SIGINT is only what shells do.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
@@ -53,6 +57,7 @@ class Signals:
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        signal.set_wakeup_fd(self._woken_before)
         with self._lock:
             os.close(self._read)
             os.close(self._write)
@@ -65,7 +70,8 @@ class Signals:
     def wait(self) -> int:
         """The exit status of the signal that comes: 130, 143 or 129. Raises what `fail` was
         given."""
-        os.read(self._read, 1)
+        while not (self.seen or self._failure):
+            os.read(self._read, 1)  # its handler runs right behind this
         if self._failure is not None and not self.seen:
             raise self._failure
         return self.status

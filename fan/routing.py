@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 
 from fan.errors import FailedPrecondition, FanError, Unavailable
-from fan.model import WHOLE, Address, Instance, Route, ServiceInfo, transport_of
+from fan.model import QUEUES, WHOLE, Address, Instance, Route, ServiceInfo, transport_of
 
 
 class Target(tuple[str, str, str]):
@@ -98,8 +98,10 @@ def address_of(
         return offered[transport]
     if not offered:
         raise no_instance(f"{instance.id} has no address that can be reached from here")
-    left = {name: a for name, a in offered.items() if a.url not in avoided}
-    offered = left or offered
+    if any(a.url in avoided for a in offered.values()):
+        # Not for a queue: that one carries no calls, or carries them to whoever takes them there.
+        left = {n: a for n, a in offered.items() if a.url not in avoided and n not in QUEUES}
+        offered = left or offered
     for name in order:
         if name in offered:
             return offered[name]

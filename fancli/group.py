@@ -31,7 +31,7 @@ COMMANDS: dict[str, Row] = {
     "call": Row("fancli.commands.call:call", "Call a method and print its result."),
     "push": Row("fancli.commands.push:push", "Send a message without waiting for the work."),
     "listen": Row("fancli.commands.listen:listen", "Print the events of a topic as they come."),
-    "queue": Row("fancli.commands.queue:queue", "See and empty queues, put dead letters back."),
+    "queue": Row("fancli.commands.queue:queue", "See, empty, end queues; requeue dead letters."),
     "replay": Row("fancli.commands.replay:replay", "Make recorded calls again."),
     "bench": Row("fancli.commands.bench:bench", "Put load on a method and measure it."),
     "shell": Row("fancli.commands.shell:shell", "A prompt for commands and calls."),

@@ -22,7 +22,7 @@ from fancli.exits import Exit
 
 #: Objects that are made before the first look for garbage. A start makes 20,000 that stay: looking
 #: through them after every 700, as Python does, takes 2 ms and finds nothing.
-FIRST_LOOK = 25_000
+FIRST_LOOK = 60_000
 
 
 class Terminated(KeyboardInterrupt):

@@ -45,8 +45,8 @@ class Signals:
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        # The kernel may give a signal to any thread, and then wakes this one from no wait: Python
-        # only notes that there is something to do. What it writes here, in the handler itself, does.
+        # The kernel may give a signal to any thread, and Python's note of it then wakes this one
+        # from no wait. What Python writes here, in the kernel's own handler, does.
         self._woken_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             # An ignored SIGHUP is what `nohup` asks for; an ignored SIGINT is only what shells do.

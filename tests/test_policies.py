@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import msgspec
@@ -177,6 +178,7 @@ def test_an_app_keeps_the_good_policy_that_it_has_and_refuses_the_generation(
         write(store, bad)
         caller.mirror.refresh()
         fails(caller)
+        assert until(lambda: nack_of("caller", store) is not None)
         assert nack_of("caller", store).error.startswith("invalid_argument: the policy of shop")
     assert shop.runs == 3
     told = [each for each in caplog.records if "retrys" in each.getMessage()]
@@ -185,7 +187,15 @@ def test_an_app_keeps_the_good_policy_that_it_has_and_refuses_the_generation(
     caller.mirror.refresh()
     fails(caller)
     assert shop.runs == 5
-    assert nack_of("caller", store) is None
+    assert until(lambda: nack_of("caller", store) is None)
+
+
+def until(is_so: Callable[[], bool]) -> bool:
+    """Whether it comes true: an App tells the registry behind a change what it made of it."""
+    patience = time.monotonic() + 20.0
+    while not is_so() and time.monotonic() < patience:
+        threading.Event().wait(0.01)
+    return is_so()
 
 
 def nack_of(app: str, store: MemoryStore) -> Any:

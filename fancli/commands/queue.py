@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 queue = Group(
     "queue",
     help="Look after the queues of pushes, events and calls, at every broker that can be reached.",
-    short_help="See, empty and end queues, put dead letters back.",
+    short_help="See, empty, end queues; requeue dead letters.",
     examples=(
         "fan queue list",
         "fan queue dead mail",

@@ -194,7 +194,8 @@ class Load:
         ran of which its caller was told that it did not, and no push is lost."""
         assert [pair for pair in self.answers if pair[0] != pair[1]] == []
         codes = {failure.code for _, failure in self.failures}
-        assert codes <= {"unavailable", "deadline_exceeded"}
+        unknown = {"unavailable", "deadline_exceeded"}
+        assert codes <= unknown, [str(f) for _, f in self.failures if f.code not in unknown]
         until(lambda: set(self.confirmed) <= set(self._fleet.look()["take"]), "every push is run")
         runs = self._fleet.look()
         assert {tag for tag, _ in self.answers} <= set(runs["ask"])

@@ -153,11 +153,12 @@ def test_what_concerns_others_is_not_acknowledged_at_once(world: World) -> None:
     world.serve(Shop())
     caller = world.app()
     caller.call("shop.who")
-    before = world.consumer(caller)
+    world.until(lambda: world.consumer(caller).applied.gen == caller.discovery.gen)
+    before = world.consumer(caller).applied
     world.commit(config__other__theme="dark")
     caller.mirror.refresh()
-    assert caller.discovery.gen > before.applied.gen
-    assert world.consumer(caller) == before
+    assert caller.discovery.gen > before.gen
+    assert world.consumer(caller).applied == before
 
 
 def test_a_config_that_does_not_fit_is_refused_with_the_route_of_its_generation(

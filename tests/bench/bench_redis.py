@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from asyncio import wrap_future
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -192,7 +193,9 @@ def measure(url: str) -> dict[str, float]:
         got["bare 16"].append(throughput(new_client, CALLS))
         got["loop 16"].append(one.in_flight(2 * CALLS))
         got["ours 16"].append(throughput(lambda: ours, CALLS))
-        got["ours 64"].append(tasks_throughput(lambda: transport.submit(address, request()), CALLS))
+        got["ours 64"].append(
+            tasks_throughput(lambda: wrap_future(transport.submit(address, request())), CALLS)
+        )
         got["app 16"].append(throughput(lambda: through_apps, CALLS))
         while clients:
             clients.pop().close()

@@ -11,6 +11,13 @@ from fan.errors import DataLoss, FailedPrecondition
 from fan.sqlite.errors import is_busy, translate_os
 from fan.sqlite.kind import Kind
 
+#: What tells a file's kind, in one statement: another process may be making its tables right now.
+_MARKS = """
+SELECT (SELECT user_version FROM pragma_user_version),
+       (SELECT application_id FROM pragma_application_id),
+       (SELECT count(*) FROM sqlite_master)
+"""
+
 
 def connect(path: str, query: str) -> sqlite3.Connection:
     """Open the file with a URI query (`mode=rw`). Transactions are ours to begin; the connection is
@@ -25,8 +32,7 @@ def is_ready(db: sqlite3.Connection, path: str, kind: Kind) -> bool:
     """Whether the file holds our tables; False where it is still empty. Raises FailedPrecondition
     for a newer schema and for the database of somebody else."""
     noun = kind.noun
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    (application,) = db.execute("PRAGMA application_id").fetchone()
+    version, application, tables = db.execute(_MARKS).fetchone()
     if application == kind.application:
         if version > kind.version:
             raise FailedPrecondition(
@@ -41,10 +47,8 @@ def is_ready(db: sqlite3.Connection, path: str, kind: Kind) -> bool:
                 executed="no",
             )
         return True
-    if version == 0 and application == 0:
-        (count,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if count == 0:
-            return False
+    if version == 0 and application == 0 and tables == 0:
+        return False
     raise FailedPrecondition(
         f"{path} is an SQLite database, but not a {noun} of fan: use another {noun} file",
         reason=f"not_a_{noun.replace(' ', '_')}",

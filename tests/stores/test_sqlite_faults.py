@@ -23,6 +23,7 @@ from fan.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from fan.sqlite import schema
 from fan.stores.base import Hint
 from fan.stores.sqlite import SqliteStore
 from fan.stores.sqlite_schema import REGISTRY
@@ -255,6 +256,40 @@ def test_an_empty_file_becomes_a_registry(path: str) -> None:
     with SqliteStore(path) as store:
         assert bodies(store) == {}
         assert write(store, x="1").gen == 1
+
+
+def test_a_file_that_another_process_makes_right_now_is_empty_or_a_registry(
+    tmp_path: Path,
+) -> None:
+    def is_ready_while_it_is_made_at(step: int) -> tuple[bool, bool]:
+        """What is found of a file that becomes a registry at that step of SQLite's look at it, and
+        whether the look was that long."""
+        path = str(tmp_path / f"{step}.db")
+        reader, maker = schema.connect(path, "mode=rwc"), schema.connect(path, "mode=rw")
+        steps = 0
+
+        def make() -> int:
+            nonlocal steps
+            steps += 1
+            if steps == step:
+                schema.create(maker, path, REGISTRY, soon())
+            return 0
+
+        with contextlib.closing(reader), contextlib.closing(maker):
+            reader.execute("PRAGMA journal_mode = WAL").fetchone()
+            reader.set_progress_handler(make, 1)
+            found = schema.is_ready(reader, path, REGISTRY)
+            reader.set_progress_handler(None, 1)
+            return found, steps >= step
+
+    found = []
+    for step in range(1, 500):
+        is_ready, was_made = is_ready_while_it_is_made_at(step)
+        if not was_made:
+            break
+        found.append(is_ready)
+    assert len(found) > 10
+    assert False in found
 
 
 def test_a_newer_schema_is_refused(path: str) -> None:

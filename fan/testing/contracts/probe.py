@@ -319,6 +319,11 @@ class Probe(fan.Service):
         self._ran("whoami")
         return {"version": self.version, "instance": self.instance_id}
 
+    @rpc(idempotent=True)
+    def whoami_again(self) -> dict[str, str]:
+        """The same, and may be asked of another instance."""
+        return self.whoami()
+
     @rpc
     def sum_of(self, target: str, n: int) -> int:
         """The sum of a stream that this handler reads."""

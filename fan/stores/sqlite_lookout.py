@@ -1,0 +1,263 @@
+"""The thread that looks what changed in a registry file: one for all stores of a process that have
+the same namespace of it open, since many that look, each for itself, keep each other from work."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Protocol
+
+import msgspec
+
+from fan import forks
+from fan.errors import FanError
+from fan.sqlite import locks
+from fan.sqlite.channel import Channel
+from fan.sqlite.wake import TRAIL, Waker, wait, waker
+from fan.stores import sqlite_rows
+from fan.stores.base import HEAD
+from fan.stores.sqlite_schema import REGISTRY
+
+#: Seconds between two looks that nobody asked for: a net under the kernel's events.
+_IDLE = 5.0
+
+#: Seconds between two looks while the registry cannot be read, or its folder is not there.
+_RETRY = 0.5
+
+#: Looks in a row that may find changes and none for us before the next one waits: what we write
+#: ourselves about a change that we were told of gives one or two. Then the seconds until the next,
+#: at first and at most: a hundred who write at once would have each other look ten thousand times.
+_FREE, _VAIN, _LONGEST_VAIN = 3, 0.002, 0.032
+
+#: Seconds that the end of the last store waits for the thread.
+_FAREWELL = 2.0
+
+#: Seconds that one look may take.
+_PATIENCE = 2.0
+
+
+class Sight(msgspec.Struct, frozen=True):
+    """What a look saw: the values to compare, of the head and of each kind of record; how many
+    sessions were seen to die; how often the registry was lost, and whether it is so now."""
+
+    marks: dict[str, object]
+    deaths: int
+    losses: int
+    is_lost: bool
+
+    def mark(self, kind: str) -> object:
+        """What is another one once there is something new of that kind."""
+        return self.marks.get(kind), self.deaths if kind != HEAD else 0
+
+
+class Viewer(Protocol):
+    """Who is shown what was seen."""
+
+    def show(self, sight: Sight) -> bool:
+        """Take it over, and wait for nobody. Returns whether there was something new in it."""
+
+
+class Lookout:
+    """Looks for all its viewers, from the first that comes until the last has left."""
+
+    def __init__(self, path: str, namespace: str, lock_folder: str, mounts: str) -> None:
+        self._namespace = namespace
+        self._lock_folder = lock_folder
+        #: Its own: a reader of any store who takes long keeps nobody from being told.
+        self._channel = Channel(path, REGISTRY, mounts)
+        self._guard = threading.Lock()
+        self._viewers: list[Viewer] = []
+        self._sight: Sight | None = None
+        self._is_ending = False
+        self._is_lost = False
+        self._losses = 0
+        self._marks: dict[str, object] = {}
+        #: Which state of which connection `_marks` is of.
+        self._version: object = None
+        self._deaths = 0
+        self._alive: frozenset[str] | None = None
+        self._suspects: set[str] = set()
+        #: Looks in a row that were in vain, and the seconds before the next one.
+        self._vain = 0
+        self._pause = 0.0
+        self._waker: Waker = waker(path, lock_folder)
+        self._thread = threading.Thread(target=self._run, name="fan-registry-look", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        return not self._is_ending
+
+    def add(self, viewer: Viewer) -> None:
+        """Show a viewer what there is, and what comes."""
+        with self._guard:
+            self._viewers.append(viewer)
+            if self._sight is not None:
+                viewer.show(self._sight)
+
+    def remove(self, viewer: Viewer) -> bool:
+        """Show it nothing any more. True where it was the last one."""
+        with self._guard:
+            if viewer in self._viewers:
+                self._viewers.remove(viewer)
+            return not self._viewers
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._guard:
+            if not self._is_ending:
+                self._is_ending = True
+                self._waker.interrupt()
+        self._thread.join(_FAREWELL)
+        self._channel.close()
+
+    def after_fork_in_child(self) -> None:
+        """There is no thread on this side: close what it held."""
+        if not self._is_ending:
+            self._is_ending = True
+            self._waker.close()
+
+    def _run(self) -> None:
+        try:
+            armed = -1
+            rest = iter(TRAIL)
+            while not self._is_ending:
+                if armed != self._channel.opened:
+                    # A new connection may have made a new log; what was written to it before it
+                    # was watched is seen by the look below.
+                    self._waker.arm()
+                    armed = self._channel.opened
+                    rest = iter(TRAIL)
+                self._look()
+                if armed != self._channel.opened:
+                    continue
+                if self._pause:
+                    time.sleep(self._pause)
+                delay = next(rest, None)
+                if delay is None:
+                    self._vain, self._pause = 0, 0.0
+                    self._suspects.clear()
+                if self._wait(delay):
+                    rest = iter(TRAIL)
+        finally:
+            with self._guard:
+                self._is_ending = True
+                self._waker.close()
+
+    def _wait(self, delay: float | None) -> bool:
+        """Wait for news, at most `delay` seconds, idly with None. True where there were some."""
+        is_idle = delay is None
+        if delay is None:
+            delay = _IDLE if self._channel.is_open and not self._is_lost else _RETRY
+        news = wait(self._waker, delay)
+        self._suspects |= news.suspects
+        if news.is_moved:
+            self._waker.arm()
+        if news.is_unsure or (is_idle and not news.is_any):
+            self._count_living()
+        return news.is_any
+
+    def _count_living(self) -> None:
+        """Look for dead sessions among all."""
+        try:
+            with self._channel.reading(time.monotonic() + _PATIENCE) as db:
+                ids = [] if db is None else sqlite_rows.sessions(db)
+            alive = frozenset(id for id in ids if locks.is_alive(self._lock_folder, id))
+        except (FanError, OSError):
+            return
+        if self._alive is not None and self._alive - alive:
+            self._deaths += 1
+        self._alive = alive
+
+    def _bury(self) -> None:
+        """Count those suspects that are dead; the others may be still dying."""
+        dead = {id for id in self._suspects if not locks.is_alive(self._lock_folder, id)}
+        if dead:
+            self._suspects -= dead
+            self._deaths += 1
+
+    def _look(self) -> None:
+        """Compare the registry with what was seen before, and show it."""
+        version = self._version
+        try:
+            self._bury()
+            self._read()
+        except (FanError, OSError):
+            self._losses += not self._is_lost
+            self._is_lost = True
+            self._show()
+            return
+        self._is_lost = False
+        if version != self._version:
+            self._vain += 1
+            if self._vain > _FREE:
+                self._pause = min(max(2 * self._pause, _VAIN), _LONGEST_VAIN)
+        if self._show():
+            self._vain, self._pause = 0, 0.0
+
+    def _read(self) -> None:
+        with self._channel.reading(time.monotonic() + _PATIENCE) as db:
+            if db is None:
+                self._version, self._marks = None, {}
+                return
+            (version,) = db.execute("PRAGMA data_version").fetchone()
+            if (self._channel.opened, version) != self._version:
+                self._marks = sqlite_rows.marks(db, self._namespace)
+                self._version = (self._channel.opened, version)
+
+    def _show(self) -> bool:
+        """Show what was seen. True where anybody found something new in it."""
+        sight = Sight(self._marks, self._deaths, self._losses, self._is_lost)
+        if sight == self._sight:
+            return False
+        with self._guard:
+            self._sight = sight
+            viewers = list(self._viewers)
+        shown = [viewer.show(sight) for viewer in viewers]  # each, whatever the others say
+        return any(shown)
+
+
+class _Lookouts:
+    """Those of this process, by what they look at."""
+
+    def __init__(self) -> None:
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Know of none."""
+        self.guard = threading.Lock()
+        self.running: dict[tuple[str, str, str, str], Lookout] = {}
+
+
+_here = _Lookouts()
+
+
+def enter(viewer: Viewer, path: str, namespace: str, lock_folder: str, mounts: str) -> Lookout:
+    """Have a viewer shown what is seen in a namespace of a file, until it leaves."""
+    key = (path, namespace, lock_folder, mounts)
+    with _here.guard:
+        lookout = _here.running.get(key)
+        if lookout is None or not lookout.is_running:
+            lookout = _here.running[key] = Lookout(*key)
+        lookout.add(viewer)
+    return lookout
+
+
+def leave(viewer: Viewer, lookout: Lookout) -> None:
+    """Show it nothing any more; with the last one the lookout ends."""
+    with _here.guard:
+        if not lookout.remove(viewer):
+            return
+        for key in [key for key, each in _here.running.items() if each is lookout]:
+            del _here.running[key]
+    lookout.close()
+
+
+def _forked() -> None:
+    lookouts = list(_here.running.values())
+    _here.start_over()
+    for lookout in lookouts:
+        lookout.after_fork_in_child()
+
+
+forks.in_child("stores", _forked)

@@ -1,5 +1,5 @@
-"""The thread that looks what changed in a registry file: one for all stores of a process that have
-the same namespace of it open, since many that look, each for itself, keep each other from work."""
+"""Looking what changed in a registry file, once for all stores of a process that have the same
+namespace of it open: many that look, each for itself, keep each other from work."""
 
 from __future__ import annotations
 
@@ -29,9 +29,6 @@ _RETRY = 0.5
 #: at first and at most: a hundred who write at once would have each other look ten thousand times.
 _FREE, _VAIN, _LONGEST_VAIN = 3, 0.002, 0.032
 
-#: Seconds that the end of the last store waits for the thread.
-_FAREWELL = 2.0
-
 #: Seconds that one look may take.
 _PATIENCE = 2.0
 
@@ -54,21 +51,32 @@ class Viewer(Protocol):
     """Who is shown what was seen."""
 
     def show(self, sight: Sight) -> bool:
-        """Take it over, and wait for nobody. Returns whether there was something new in it."""
+        """Take it over, under the lookout's guard. Returns whether there was something new in
+        it."""
 
 
 class Lookout:
-    """Looks for all its viewers, from the first that comes until the last has left."""
+    """What is seen of one namespace of a file. It has no thread: one of its viewers' looks for all
+    of them, and while that has something else to do another one does, so that a process with one
+    store is told by the thread that looks."""
 
     def __init__(self, path: str, namespace: str, lock_folder: str, mounts: str) -> None:
         self._namespace = namespace
         self._lock_folder = lock_folder
         #: Its own: a reader of any store who takes long keeps nobody from being told.
         self._channel = Channel(path, REGISTRY, mounts)
-        self._guard = threading.Lock()
-        self._viewers: list[Viewer] = []
+        #: Held while what follows is replaced, and for nothing that may wait.
+        self.guard = threading.Lock()
+        #: With what their threads wait.
+        self._viewers: dict[Viewer, threading.Condition] = {}
+        self._waiting: set[Viewer] = set()
+        self._is_closed = False
+        #: Whose thread looks.
+        self._leader: Viewer | None = None
         self._sight: Sight | None = None
-        self._is_ending = False
+        # From here on it belongs to who looks.
+        self._armed = -1
+        self._rest = iter(TRAIL)
         self._is_lost = False
         self._losses = 0
         self._marks: dict[str, object] = {}
@@ -81,68 +89,86 @@ class Lookout:
         self._vain = 0
         self._pause = 0.0
         self._waker: Waker = waker(path, lock_folder)
-        self._thread = threading.Thread(target=self._run, name="fan-registry-look", daemon=True)
-        self._thread.start()
-
-    @property
-    def is_running(self) -> bool:
-        return not self._is_ending
 
     def add(self, viewer: Viewer) -> None:
         """Show a viewer what there is, and what comes."""
-        with self._guard:
-            self._viewers.append(viewer)
+        with self.guard:
+            self._viewers[viewer] = threading.Condition(self.guard)
             if self._sight is not None:
                 viewer.show(self._sight)
 
     def remove(self, viewer: Viewer) -> bool:
-        """Show it nothing any more. True where it was the last one."""
-        with self._guard:
-            if viewer in self._viewers:
-                self._viewers.remove(viewer)
+        """Show it nothing any more; another one looks in its place. True where there is none."""
+        with self.guard:
+            self._viewers.pop(viewer, None)
+            self.pass_on(viewer)
             return not self._viewers
 
     def close(self) -> None:
-        """End the thread."""
-        with self._guard:
-            if not self._is_ending:
-                self._is_ending = True
-                self._waker.interrupt()
-        self._thread.join(_FAREWELL)
-        self._channel.close()
+        """Give back what it holds: nobody looks any more. Twice does no harm."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._waker.close()
+            self._channel.close()
 
     def after_fork_in_child(self) -> None:
-        """There is no thread on this side: close what it held."""
-        if not self._is_ending:
-            self._is_ending = True
-            self._waker.close()
+        """No thread looks on this side."""
+        self.guard = threading.Lock()
+        self.close()
 
-    def _run(self) -> None:
+    # Who looks; under the guard
+
+    def lead(self, viewer: Viewer) -> bool:
+        """Have a viewer's thread look from now on. False where another one does."""
+        if self._leader is None:
+            self._leader = viewer
+        return self._leader is viewer
+
+    def pass_on(self, viewer: Viewer) -> None:
+        """A viewer's thread has something else to do: unless another one looks already, wake one
+        that may."""
+        if self._leader is viewer:
+            self._leader = None
+        if self._leader is None:
+            for each in self._waiting:
+                self.rouse(each)
+                return
+
+    def wait(self, viewer: Viewer) -> None:
+        """Wait until there may be something to do."""
+        self._waiting.add(viewer)
         try:
-            armed = -1
-            rest = iter(TRAIL)
-            while not self._is_ending:
-                if armed != self._channel.opened:
-                    # A new connection may have made a new log; what was written to it before it
-                    # was watched is seen by the look below.
-                    self._waker.arm()
-                    armed = self._channel.opened
-                    rest = iter(TRAIL)
-                self._look()
-                if armed != self._channel.opened:
-                    continue
-                if self._pause:
-                    time.sleep(self._pause)
-                delay = next(rest, None)
-                if delay is None:
-                    self._vain, self._pause = 0, 0.0
-                    self._suspects.clear()
-                if self._wait(delay):
-                    rest = iter(TRAIL)
+            self._viewers[viewer].wait()
         finally:
-            with self._guard:
-                self._is_ending = True
-                self._waker.close()
+            self._waiting.discard(viewer)
+
+    def rouse(self, viewer: Viewer) -> None:
+        """Have a viewer's thread see what there is to do."""
+        if self._leader is viewer:
+            self._waker.interrupt()
+        elif viewer in self._viewers:
+            self._viewers[viewer].notify()
+
+    # Looking; by who leads
+
+    def step(self) -> None:
+        """Look once, when it is worth to."""
+        if self._armed == self._channel.opened:
+            if self._pause:
+                time.sleep(self._pause)
+            delay = next(self._rest, None)
+            if delay is None:
+                self._vain, self._pause = 0, 0.0
+                self._suspects.clear()
+            if self._wait(delay):
+                self._rest = iter(TRAIL)
+        if self._armed != self._channel.opened:
+            # A new connection may have made a new log; what was written to it before it was
+            # watched is seen by the look below.
+            self._waker.arm()
+            self._armed = self._channel.opened
+            self._rest = iter(TRAIL)
+        self._look()
 
     def _wait(self, delay: float | None) -> bool:
         """Wait for news, at most `delay` seconds, idly with None. True where there were some."""
@@ -210,11 +236,12 @@ class Lookout:
         sight = Sight(self._marks, self._deaths, self._losses, self._is_lost)
         if sight == self._sight:
             return False
-        with self._guard:
+        with self.guard:
             self._sight = sight
-            viewers = list(self._viewers)
-        shown = [viewer.show(sight) for viewer in viewers]  # each, whatever the others say
-        return any(shown)
+            concerned = [viewer for viewer in self._viewers if viewer.show(sight)]
+            for viewer in concerned:
+                self._viewers[viewer].notify()
+        return bool(concerned)
 
 
 class _Lookouts:
@@ -237,14 +264,15 @@ def enter(viewer: Viewer, path: str, namespace: str, lock_folder: str, mounts: s
     key = (path, namespace, lock_folder, mounts)
     with _here.guard:
         lookout = _here.running.get(key)
-        if lookout is None or not lookout.is_running:
+        if lookout is None:
             lookout = _here.running[key] = Lookout(*key)
         lookout.add(viewer)
     return lookout
 
 
 def leave(viewer: Viewer, lookout: Lookout) -> None:
-    """Show it nothing any more; with the last one the lookout ends."""
+    """Show it nothing any more; with the last one the lookout ends. For its own thread, which may
+    be the one that looks."""
     with _here.guard:
         if not lookout.remove(viewer):
             return

@@ -435,7 +435,7 @@ def test_arguments_that_only_the_call_itself_refuses_are_a_bad_signature(
 
 
 def test_an_async_handler_ends_at_its_deadline(dispatcher: Dispatcher, desk: Desk) -> None:
-    response = answered(dispatcher(request("hold_async", timeout_ms=50)))
+    response = answered(dispatcher(request("hold_async", timeout_ms=500)))
     assert (response.code, response.reason, response.executed) == (
         "deadline_exceeded", "server_timer", "maybe",
     )  # fmt: skip
@@ -444,7 +444,7 @@ def test_an_async_handler_ends_at_its_deadline(dispatcher: Dispatcher, desk: Des
 
 
 def test_an_async_stream_whose_item_does_not_come_ends(dispatcher: Dispatcher, desk: Desk) -> None:
-    stream = opened(dispatcher(request("hold_stream", timeout_ms=50, kind="stream")))
+    stream = opened(dispatcher(request("hold_stream", timeout_ms=500, kind="stream")))
     chunk, end = list(stream.chunks)
     assert (chunk.kind, end.code, end.reason) == ("chunk", "deadline_exceeded", "server_timer")
     assert desk.closed.is_set()

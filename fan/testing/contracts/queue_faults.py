@@ -27,7 +27,7 @@ from fan.testing.contracts.queue_probe import SHARED, Inbox, Seen
 Face = Callable[[Any], Caller]
 
 #: Seconds that a message stays with a worker that shows no sign of life, in these tests.
-LEASE = 2.0
+LEASE = 3.0
 
 
 class QueueFaults(QueueHarness):

@@ -254,6 +254,28 @@ def test_workers_go_on_once_a_lock_is_gone(make: Make, path: str) -> None:
     assert handler.wait().method == "waits"
 
 
+def test_messages_wait_while_the_machine_gives_no_thread(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, is_short, refused = threading.Thread.start, threading.Event(), threading.Event()
+
+    def scarce(thread: threading.Thread) -> None:
+        if is_short.is_set() and thread.name == "fan-queue-0":
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    transport, handler = make(), Handler()
+    serve(transport, handler)
+    is_short.set()
+    send(transport, a_push("waits"))
+    assert refused.wait(HANG)
+    is_short.clear()
+    request = handler.wait()
+    assert (request.method, request.attempt) == ("waits", 0)
+
+
 def test_workers_take_from_a_file_that_was_replaced(make: Make, path: str) -> None:
     transport, handler, ear = make(), Handler(), Handler()
     serve(transport, handler)

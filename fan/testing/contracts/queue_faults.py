@@ -168,6 +168,7 @@ class QueueFaults(QueueHarness):
             seen.append(doomed.wait_for("seen"))
             doomed.kill()
             seen += doomed.left("seen")
+        self.wait_noticed(outside)  # what it had in hand is in the queue again
         last = start(workers=4)
         self.settle(outside)
         last.end()

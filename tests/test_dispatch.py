@@ -310,14 +310,18 @@ def test_a_request_leaves_nothing_for_the_cycle_collector(dispatcher: Dispatcher
         for _ in range(100):
             assert answered(dispatcher(request("add", {"a": 1, "b": 2}))).code == "ok"
 
+    def left() -> int:
+        gc.collect()
+        gc.disable()
+        try:
+            serve()
+            return gc.collect()
+        finally:
+            gc.enable()
+
     serve()
-    gc.collect()
-    gc.disable()
-    try:
-        serve()
-        assert gc.collect() < 100
-    finally:
-        gc.enable()
+    # Other threads may leave something at any time; what a request leaves is there each time.
+    assert min(left() for _ in range(3)) < 100
 
 
 def test_a_misspelt_method_is_told_with_the_right_one(dispatcher: Dispatcher) -> None:

@@ -453,6 +453,26 @@ def test_a_stop_gives_up_on_a_service_that_does_not(
     assert not world.app().discovery.service("greeter").instances
 
 
+def test_a_stop_gives_up_on_a_plain_hook_that_does_not_come_back(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    go_on, ended = threading.Event(), threading.Event()
+
+    class Endless(Greeter):
+        def service_stop(self) -> None:
+            assert go_on.wait(HANG)
+            ended.set()
+
+    app = world.app(Endless())
+    app.start()
+    app.stop(timeout=0.0)
+    assert not ended.is_set()
+    assert "could not stop greeter: it did not end within 2.0 s" in caplog.text
+    assert not world.app().discovery.service("greeter").instances
+    go_on.set()
+    assert ended.wait(HANG)
+
+
 class Job(Service):
     """The one that works: who is it, and who does not any more."""
 

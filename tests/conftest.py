@@ -38,7 +38,7 @@ _RUN = uuid.uuid4().hex
 #: Whether the long runs have their full length: `nox -s soak` says so by FAN_TEST_LONG=1.
 _IS_LONG = pytest.StashKey[bool]()
 #: Seconds for a test of a long run, in its short form and at full length.
-_SOAK_TIMEOUT = (300, 3600)
+_SOAK_TIMEOUT = (400, 3600)
 
 _FOLDERS = (
     "HOME",

@@ -373,7 +373,7 @@ def test_a_change_concerns_those_who_use_what_it_touches() -> None:
 # --- never a mix ---
 
 
-@pytest.mark.timeout(300)  # hundreds of commits, each a handful of round trips on ZooKeeper
+@pytest.mark.timeout(400)  # hundreds of commits, each a handful of round trips on ZooKeeper
 def test_a_reader_during_switches_and_rollbacks_never_sees_a_mix(world: World) -> None:
     world.versions.switch({"shop": "1.0"}, configs={"shop/at": "1.0"})
     app = world.app("shop", "stock")

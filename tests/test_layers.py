@@ -358,6 +358,7 @@ TABLE: dict[str, Row] = {
     "fancli.configs": row(PROGRAM, "click"),
     "fancli.confirming": row(PROGRAM, "click"),
     "fancli.cursors": row(PROGRAM),
+    "fancli.describing": row(PROGRAM),
     "fancli.documents": row(PROGRAM, "yaml"),
     "fancli.edit_payload": row(PROGRAM),
     "fancli.editor": row(PROGRAM),

@@ -243,7 +243,7 @@ class QueueFaults(QueueHarness):
         self, start: Callable[..., Process], outside: App, face: Face
     ) -> None:
         first = start()
-        caller = face(outside).using(transport=self.scheme, timeout=2 * BOUND, retries=0)
+        caller = face(outside).using(transport=self.scheme, timeout=4 * BOUND, retries=0)
         pending = caller.start("inbox.hold", "held")
         assert first.wait_for("entered") == "held"
         second = start()

@@ -252,6 +252,9 @@ class QueueFaults(QueueHarness):
             pending.result()
         assert (info.value.reason, info.value.executed) == ("connection_lost", "maybe")
         self.wait_noticed(outside, left=1)
+        # Calls have queues of their own, of which that says nothing: see `Faults`.
+        for _ in range(2):
+            caller.call("inbox.whoami_again")
         assert caller.call("inbox.whoami")["instance"] == second.instance_id
         caller.push("inbox.take", "after")
         assert second.wait_for("seen") == "take after 0"

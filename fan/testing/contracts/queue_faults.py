@@ -160,14 +160,16 @@ class QueueFaults(QueueHarness):
         self, start: Callable[..., Process], outside: App, face: Face
     ) -> None:
         sender = self.sender_of(face, _known(start, outside))
-        for n in range(200):
-            sender.push("inbox.take", n)
         seen: list[str] = []
-        for _ in range(3):
+        for share in range(0, 150, 50):  # so each has some, were the one before it done with all
+            for n in range(share, share + 50):
+                sender.push("inbox.take", n)
             doomed = start(workers=4)
             seen.append(doomed.wait_for("seen"))
             doomed.kill()
             seen += doomed.left("seen")
+        for n in range(150, 200):
+            sender.push("inbox.take", n)
         self.wait_noticed(outside)  # what it had in hand is in the queue again
         last = start(workers=4)
         self.settle(outside)

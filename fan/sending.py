@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fan.codec import check_baggage, decode_arguments
-from fan.context import current, new_id
+from fan.context import _current, new_id
 from fan.errors import NO, FailedPrecondition, FanError, InvalidArgument
 from fan.hosting import Hosted
 from fan.message import JSON, MAX_TIMEOUT, Request, Response
-from fan.middleware.base import Call, CallNext, Middleware, Options, Read, Send, Steps
+from fan.middleware.base import Call, CallNext, Middleware, Options, Read, Send, Steps, around
 from fan.model import QUEUES, Address, Choice, ServiceInfo, transport_of
 from fan.picker import Table, check_pushed, needs_key, peer
 from fan.routes import Rule
@@ -36,6 +36,7 @@ class Sender:
     def __init__(self, app: App, options: Options) -> None:
         self._app = app
         self._options = options
+        self._seconds = options.seconds(app.settings.timeout)
         #: Whether these options leave the way of a call to the rules of the App.
         self._is_open = not (options.peers or options.instance) and options.transport == ""
         self._by_rule: dict[Rule, Options] = {}
@@ -79,7 +80,7 @@ class Sender:
     ) -> Hosted | None:
         """The service hosted in this App that a call goes to directly, None where there is none or
         the options or a rule name another place. With `is_at_hand` it reads no registry."""
-        if not self._may_stay or not self._app.dispatcher.hosting:
+        if not self._may_stay or not self._app.dispatcher.hosting.of(service):
             return None
         book = self._app.routes if self._is_open else None
         if book is not None and is_at_hand and not book.is_at_hand:
@@ -95,7 +96,7 @@ class Sender:
     ) -> Call:
         """A call with its deadline, key and trace. Raises NotFound (no_such_service) and what keeps
         the registry from being read."""
-        options, parent, app = self._options, current(), self._app
+        options, parent, app = self._options, _current.get(), self._app
         if app.routes is not None:
             options = self.options_for(service, method)
         if want and want != options.want:
@@ -109,7 +110,7 @@ class Sender:
             body=body,
             content_type=content_type,
             id=number,
-            deadline=time.monotonic() + options.seconds(app.settings.timeout),
+            deadline=time.monotonic() + self._seconds,
             key=options.key,
         )
         if parent is None:
@@ -122,7 +123,8 @@ class Sender:
             call.parent, call.gen, call.traceparent = parent, parent.gen, parent.traceparent
             call.key = options.key or parent.child_key()
         try:
-            hosted = self.hosted(service, want, method) if kind != "event" else None
+            stays = self._may_stay and kind != "event"
+            hosted = self.hosted(service, want, method) if stays else None
         except FanError as exc:
             exc.target = call.target
             raise
@@ -138,7 +140,8 @@ class Sender:
         options = call.options
         try:
             table = self._look(call)
-            info = table.method(call.method, call.options.want)
+            want = call.options.want
+            info = table.method(call.method, want) if want else table.methods.get(call.method)
         except FanError as exc:
             exc.target = call.target
             raise
@@ -184,7 +187,7 @@ class Sender:
         name = call.asked[0] if call.asked else call.service
         table: Table = self._app.picker.look(name, call.deadline, call.gen)
         call.table = table
-        call.gen = call.gen or self._app.discovery.gen or table.info.gen
+        call.gen = call.gen or self._app.mirror.gen or table.info.gen
         if table.replaces:
             call.asked = call.asked or (call.service, call.options.want)
             call.service = table.info.name
@@ -193,6 +196,12 @@ class Sender:
         return table
 
     def _pick(self, call: Call, next: CallNext) -> Steps:
+        table: Table | None = call.table
+        if table and table.sharding is None and call.kind != "push" and not call.attempt:
+            plain = self._app.picker.next_of(table, call.options)
+            if plain is not None:
+                self._settle(call, plain)
+                return next(call)
         if call.kind == "event":
             call.address, call.transport = self._broker(call)
             return next(call)
@@ -409,13 +418,10 @@ class Sender:
             body=call.body,
         )
         is_first = parent is None and not (call.attempt or call.shard) and call.kind == "call"
-        if is_first and self._is_bare(call) and not call.transport.is_shared:  # type: ignore[union-attr]
+        has_no_more = self._has_no_fields and not call.options.want and not call.key
+        if is_first and has_no_more and not call.transport.is_shared:  # type: ignore[union-attr]
             return request
         return msgspec.structs.replace(request, **self._rest(call))
-
-    def _is_bare(self, call: Call) -> bool:
-        """Whether a first call from outside of any other has nothing but its arguments to carry."""
-        return self._has_no_fields and not call.options.want and not call.key
 
     def _rest(self, call: Call) -> dict[str, Any]:
         options, parent = call.options, call.parent
@@ -479,8 +485,8 @@ def client_chain(layers: list[Middleware], pick: Callable[..., Steps], send: Cal
     active = [m for m in layers if type(m).on_call is not Middleware.on_call]
     chain = send
     for layer in reversed([m for m in active if m.is_per_attempt]):
-        chain = partial(layer.on_call, next=chain)
-    chain = partial(pick, next=chain)
+        chain = around(layer.on_call, chain)
+    chain = around(pick, chain)
     for layer in reversed([m for m in active if not m.is_per_attempt]):
-        chain = partial(layer.on_call, next=chain)
+        chain = around(layer.on_call, chain)
     return chain

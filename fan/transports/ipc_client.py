@@ -169,20 +169,10 @@ class Pool:
 
     def sweep(self) -> None:
         """Close idle connections whose server is gone; called at a dial, which is rare."""
-        stale = []
+        from fan.transports.idle import take_stale
+
         with self._lock:
-            for path, idle in list(self._idle.items()):
-                for connection in list(idle):
-                    try:
-                        idle.remove(connection)
-                    except ValueError:  # in use by now
-                        continue
-                    if connection.is_stale():
-                        stale.append(connection)
-                    else:
-                        idle.append(connection)  # after all of them the order is as before
-                if not idle:
-                    del self._idle[path]
+            stale = take_stale(self._idle)
         for connection in stale:
             connection.wire.close()
 

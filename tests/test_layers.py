@@ -171,6 +171,7 @@ TABLE: dict[str, Row] = {
     "fan.stores.sqlite_writes": row(IMPLEMENTATION, "sqlite3", family="sqlite"),
     "fan.stores.sqlite_session": row(IMPLEMENTATION, family="sqlite"),
     "fan.stores.sqlite_schema": row(IMPLEMENTATION, family="sqlite"),
+    "fan.stores.sqlite_lookout": row(IMPLEMENTATION, family="sqlite"),
     "fan.stores.sqlite_watch": row(IMPLEMENTATION, family="sqlite"),
     "fan.stores.zookeeper": row(IMPLEMENTATION, family="zookeeper"),
     "fan.stores.zookeeper_channel": row(IMPLEMENTATION, "kazoo", family="zookeeper"),

@@ -143,7 +143,7 @@ def shell(private: Path) -> Iterator[Shell]:
     shell.close()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_its_commands_print_what_it_shows(shell: Shell) -> None:
     ran = 0
     # The text says 8080, which somebody else may hold.

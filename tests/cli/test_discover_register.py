@@ -173,7 +173,7 @@ def take_away(
     return lambda: os.replace(private / "broken", private / "link")
 
 
-@pytest.mark.timeout(300)  # many commands, each of which waits for a registry that is not there
+@pytest.mark.timeout(400)  # many commands, each of which waits for a registry that is not there
 def test_what_was_read_answers_while_the_registry_is_down(
     fan: Fan,
     start_fan: Callable[..., FanProcess],

@@ -171,8 +171,8 @@ class Faults(Harness):
         for _ in range(20):
             outside.call("probe.whoami")
         doomed.kill()
-        # A broker gives calls to the dead one until it has noticed: what may run again goes on then.
-        # It gives in turn, so that the second of these two has met the dead one.
+        # A broker gives calls to the dead one until it has noticed: what may run again goes on
+        # then. It gives in turn, so that the second of these two has met the dead one.
         for _ in range(2):
             outside.call("probe.whoami_again")
         answers = {outside.call("probe.whoami")["instance"] for _ in range(20)}

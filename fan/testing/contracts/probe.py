@@ -240,7 +240,7 @@ class Probe(fan.Service):
         context = fan.current()
         return context.remaining if context is not None else None
 
-    @rpc(timeout=0.75)
+    @rpc(timeout=3.0)
     def budget_of_its_own(self) -> float | None:
         return self.budget()
 

@@ -27,7 +27,7 @@ from fan.testing.contracts.queue_probe import SHARED, Inbox, Seen
 Face = Callable[[Any], Caller]
 
 #: Seconds that a message stays with a worker that shows no sign of life, in these tests.
-LEASE = 2.0
+LEASE = 3.0
 
 
 class QueueFaults(QueueHarness):
@@ -168,6 +168,7 @@ class QueueFaults(QueueHarness):
             seen.append(doomed.wait_for("seen"))
             doomed.kill()
             seen += doomed.left("seen")
+        self.wait_noticed(outside)  # what it had in hand is in the queue again
         last = start(workers=4)
         self.settle(outside)
         last.end()

@@ -58,6 +58,7 @@ TABLE: dict[str, Row] = {
     # contracts
     "fan.transports": row(CONTRACT),
     "fan.transports.base": row(CONTRACT),
+    "fan.transports.idle": row(CONTRACT),
     "fan.stores": row(CONTRACT),
     "fan.stores.base": row(CONTRACT),
     "fan.stores.rules": row(CONTRACT),
@@ -254,6 +255,7 @@ TABLE: dict[str, Row] = {
     "fan.shard": row(LOGIC),
     "fan.stale": row(LOGIC),
     "fan.picker": row(LOGIC),
+    "fan.choosing": row(LOGIC),
     "fan.sending": row(LOGIC),
     "fan.events": row(LOGIC),
     "fan.executor": row(LOGIC),

@@ -7,9 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from fan.errors import NO, DeadlineExceeded, FanError
+
+T = TypeVar("T")
 
 #: Seconds before a step that failed is tried again: the first time, and the longest.
 RETRY, LONGEST_RETRY = 0.2, 5.0
@@ -95,6 +97,30 @@ class Chore:
             self._changed.notify_all()
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
+
+
+def within(job: Callable[[], T], seconds: float) -> T:
+    """What `job` returns, run in a thread of its own, with the context variables of who asks. One
+    that does not come back in its time is left to itself. Raises DeadlineExceeded then."""
+    from concurrent.futures import Future, wait
+    from contextvars import copy_context
+
+    outcome: Future[T] = Future()
+    variables = copy_context()
+
+    def run() -> None:
+        try:
+            outcome.set_result(variables.run(job))
+        except BaseException as exc:
+            outcome.set_exception(exc)
+
+    try:
+        threading.Thread(target=run, name="fan-within", daemon=True).start()
+    except RuntimeError:  # the machine gives no thread: it has this one
+        run()
+    if wait([outcome], seconds).not_done:
+        raise DeadlineExceeded(f"it did not end within {seconds:.1f} s")
+    return outcome.result()
 
 
 class Lockable(Protocol):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fan.chores import Chore
+from fan.chores import Chore, within
 from fan.context import new_id
 from fan.errors import (
     AlreadyExists,
@@ -151,14 +151,15 @@ class Lifecycle:
         return self._app.dispatcher.wait_idle(max(0.0, deadline - time.monotonic()))
 
     def stop(self, timeout: float = 5.0) -> None:
-        """End in good order: drain for at most `timeout` seconds, stop the services (an `async def`
-        `service_stop` has what is left, and two seconds at least), close, deregister. What fails on
-        the way is logged and does not hold up the rest. Twice does no harm."""
+        """End in good order: drain for at most `timeout` seconds, stop the services (a
+        `service_stop` has what is left, and two seconds at least: an `async def` one is cancelled
+        then, a plain one left to itself), close, deregister. What fails on the way is logged and
+        does not hold up the rest. Twice does no harm."""
         deadline = time.monotonic() + timeout
         if self._listeners or self._instances:
             self.drain(timeout)
         for one in reversed(self._started):
-            self._end(one, max(FAREWELL, deadline - time.monotonic()))
+            self._end(one, max(FAREWELL, deadline - time.monotonic()), is_last=True)
         left = max(0.0, deadline - time.monotonic())
         self._attempt("end the subscriptions", partial(self._intake.close, left))
         for listener in self._listeners:
@@ -271,12 +272,15 @@ class Lifecycle:
         if one not in self._needs.waiting:  # else it is brought up with what it needs
             self._bring_up_late(one)
 
-    def _end(self, one: Hosted, timeout: float = FAREWELL) -> None:
-        """Run its `service_stop`; an `async def` one is cancelled after `timeout` seconds."""
+    def _end(self, one: Hosted, timeout: float = FAREWELL, *, is_last: bool = False) -> None:
+        """Run its `service_stop`; an `async def` one is cancelled after `timeout` seconds. A plain
+        one is waited for, since the service may begin again; the last time no longer than that."""
         if one in self._started:
             self._started.remove(one)
-            stop = partial(self._run, one.service.service_stop, timeout)
-            self._attempt(f"stop {one.name}", stop)
+            hook: Callable[[], Any] = one.service.service_stop
+            if is_last:
+                hook = partial(within, hook, timeout)
+            self._attempt(f"stop {one.name}", partial(self._run, hook, timeout))
 
     def _note_missing(self, one: Hosted, missing: tuple[str, ...]) -> None:
         state = self._instances[one.instance_id].state

@@ -13,6 +13,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
@@ -178,7 +179,7 @@ class StaleStore(Store):
             if kept is not None and kept.path == path and kept.found == found:
                 os.utime(path)
                 return
-            temporary = f"{path}.{os.getpid()}"
+            temporary = f"{path}.{os.getpid()}-{get_ident()}"
             body = _Reading([self._name, *key], msgspec.Raw(found))
             is_new_registry = not os.path.isdir(self._folder)
             os.makedirs(self._folder, 0o700, exist_ok=True)

@@ -126,7 +126,7 @@ def test_a_method_has_some_time(timeout: float) -> None:
 
 def test_an_async_method_of_the_same_app_ends_at_the_deadline(app: App, desk: Desk) -> None:
     with pytest.raises(DeadlineExceeded) as caught:
-        app.using(timeout=0.3).call("desk.hold")
+        app.using(timeout=1.0).call("desk.hold")
     assert caught.value.executed == "maybe"
     assert caught.value.target == "desk.hold"
     assert desk.closed.wait(BOUND)
@@ -286,7 +286,7 @@ class Loops(Service):
     async def service_start(self) -> None:
         self.lock = asyncio.Lock()
         self.loop = asyncio.get_running_loop()
-        self.ended = threading.Event()
+        self.began, self.ended = threading.Event(), threading.Event()
 
     @rpc
     async def is_at_home(self) -> bool:
@@ -299,6 +299,7 @@ class Loops(Service):
 
     @rpc
     async def hold(self) -> None:
+        self.began.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -306,7 +307,7 @@ class Loops(Service):
 
     @rpc
     async def hold_in_turn(self) -> Any:
-        return await self.app.using(timeout=0.1).acall("loops.hold")
+        return await self.app.using(timeout=0.5).acall("loops.hold")
 
     @rpc
     async def ticks(self) -> Any:
@@ -345,7 +346,7 @@ def test_an_awaited_handler_of_the_same_app_ends_at_its_deadline(
     hosting: App, loops: Loops, method: str
 ) -> None:
     with pytest.raises(FanError, match="did not end before its deadline"):
-        asyncio.run(hosting.using(timeout=0.3).acall(f"loops.{method}"))
+        asyncio.run(hosting.using(timeout=1.0).acall(f"loops.{method}"))
     assert loops.ended.wait(BOUND)
 
 
@@ -353,8 +354,10 @@ def test_giving_up_an_awaited_handler_of_the_same_app_cancels_it(
     hosting: App, loops: Loops
 ) -> None:
     async def give_up() -> None:
+        call = asyncio.ensure_future(hosting.acall("loops.hold"))
+        assert await asyncio.to_thread(loops.began.wait, BOUND)
         with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(hosting.acall("loops.hold"), 0.05)
+            await asyncio.wait_for(call, 0.05)
 
     asyncio.run(give_up())
     assert loops.ended.wait(BOUND)

@@ -2,237 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
 import pytest
 
 import fan
-from fan import App, Service, Settings, rpc
+from fan import App, Service, Settings
 from fan.dispatch import Dispatcher
-from fan.error_types import ErrorTypes
-from fan.errors import FailedPrecondition, NotFound
-from fan.message import BYTES, FAN_JSON, Request, Response
+from fan.message import BYTES, FAN_JSON
 from fan.testing.fakes import FakeClock
-from fan.transports.base import Stream
-
-Kind = Literal["call", "stream", "push", "event"]
-
-#: A bound on hangs.
-BOUND = 10.0
-
-
-class Refused(FailedPrecondition):
-    type = "desk.refused"
-
-
-class Odd(Exception):
-    pass
-
-
-class Mute(Exception):
-    def __str__(self) -> str:
-        raise ValueError("no text")
-
-
-class Picky(Exception):
-    def __init__(self, item: Any, amount: int) -> None:
-        super().__init__(item, amount)
-        self.amount = amount
-
-
-class Unfinished(NotFound):
-    """Does not call the `__init__` of its base."""
-
-    type = "desk.unfinished"
-
-    def __init__(self) -> None:
-        self.item = "tea"
-
-
-CIRCLE: list[Any] = []
-CIRCLE.append(CIRCLE)
-
-FAILURES: dict[str, Any] = {
-    "interrupt": KeyboardInterrupt,
-    "exit": SystemExit,
-    "leave": GeneratorExit,
-    "mute": Mute,
-    "surrogate": lambda: ValueError("\udcff"),
-    "circle": lambda: NotFound("x", details=CIRCLE),
-    "huge": lambda: NotFound("x", details={"n": 2**70}),
-    "keys": lambda: NotFound("x", details={(1, 2): 3}),
-    "message": lambda: NotFound(ValueError("x")),  # type: ignore[arg-type]
-    "fraction": lambda: NotFound("x", retry_after_ms=0.5),  # type: ignore[arg-type]
-    "unfinished": Unfinished,
-    "picky": lambda: Picky(object(), 2),
-}
-
-
-def failure(how: str) -> BaseException:
-    made: BaseException = FAILURES[how]()
-    return made
-
-
-def elsewhere(work: Callable[[], Any]) -> Any:
-    """What `work` gives in a thread of its own, as a transport runs it."""
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(work()))
-    thread.start()
-    thread.join(BOUND)
-    return found[0]
-
-
-class Desk(Service):
-    name = "desk"
-    version = "1.0.0"
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.gate = threading.Event()
-        self.closed = threading.Event()
-        self.seen: list[Any] = []
-
-    @rpc
-    def add(self, a: int, b: int = 1) -> int:
-        self.seen.append((a, b))
-        return a + b
-
-    @rpc
-    async def add_async(self, a: int, b: int = 1) -> int:
-        await asyncio.sleep(0)
-        return a + b
-
-    @rpc
-    def echo(self, /, *args: Any, **kwargs: Any) -> Any:
-        return [args, kwargs]
-
-    @rpc
-    def raw(self, data: bytes) -> bytes:
-        return data[::-1]
-
-    @rpc
-    def log(self, text: str) -> str:
-        return text
-
-    @rpc
-    def refuse(self) -> None:
-        raise Refused("not today", reason="closed", details={"until": 9}, retry_after_ms=50)
-
-    @rpc(raises=[Odd])
-    def odd(self) -> None:
-        raise Odd("a", 1)
-
-    @rpc
-    def crash(self) -> None:
-        raise KeyError("gone")
-
-    @rpc
-    async def crash_async(self) -> None:
-        raise KeyError("gone")
-
-    @rpc
-    def exit(self) -> None:
-        raise SystemExit(3)
-
-    @rpc(raises=[Picky])
-    def fail(self, how: str) -> None:
-        raise failure(how)
-
-    @rpc
-    async def fail_async(self, how: str) -> None:
-        raise failure(how)
-
-    @rpc
-    def fail_midway(self, how: str) -> Iterator[int]:
-        yield 1
-        raise failure(how)
-
-    @rpc
-    async def fail_midway_async(self, how: str) -> AsyncIterator[int]:
-        yield 1
-        raise failure(how)
-
-    @rpc
-    async def kwargs_async(self, **kwargs: Any) -> Any:
-        return kwargs
-
-    @rpc
-    def kwargs_stream(self, **kwargs: Any) -> Iterator[Any]:
-        yield kwargs
-
-    @rpc
-    async def hold_stream(self) -> AsyncIterator[int]:
-        yield 1
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.closed.set()
-
-    @rpc
-    def time_left(self) -> Iterator[float]:
-        context = fan.current()
-        assert context is not None
-        for _ in range(3):
-            yield context.remaining or 0.0
-
-    @rpc
-    def fail_at_close(self) -> Iterator[int]:
-        try:
-            yield 1
-        finally:
-            raise ValueError("cannot close")
-
-    @rpc
-    def downstream(self) -> None:
-        exc = NotFound("no such user", reason="no_such_user")
-        exc.target = "users.get"
-        raise exc
-
-    @rpc
-    def strange_details(self) -> None:
-        raise Refused("x", details=object())
-
-    @rpc
-    def hold(self) -> str:
-        self.entered.set()
-        self.gate.wait(BOUND)
-        return "held"
-
-    @rpc
-    async def hold_async(self) -> None:
-        self.entered.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.closed.set()
-
-    @rpc
-    def context(self) -> dict[str, Any]:
-        context = fan.current()
-        assert context is not None
-        return {"principal": context.principal, "cancelled": context.cancelled}
-
-    @rpc
-    def count(self, n: int) -> Iterator[int]:
-        try:
-            yield from range(n)
-        finally:
-            self.closed.set()
-
-    @rpc
-    async def count_async(self, n: int) -> AsyncIterator[int]:
-        for i in range(n):
-            yield i
-
-    @rpc
-    def unsendable(self) -> Any:
-        return {"x": object()}
+from tests.desks import BOUND, Desk, Refused, answered, opened, request, value
 
 
 @pytest.fixture
@@ -245,25 +28,6 @@ def dispatcher(desk: Desk) -> Iterator[Dispatcher]:
     with App(desk, settings=Settings(), errors=[Refused]) as app:
         yield app.dispatcher
         desk.gate.set()
-
-
-def request(method: str, body: Any = None, *, kind: Kind = "call", **fields: Any) -> Request:
-    encoded = body if isinstance(body, bytes) else msgspec.json.encode(body or {})
-    usual: dict[str, Any] = {"service": "desk", "id": "r1", "timeout_ms": 5000, "body": encoded}
-    return Request(method=method, kind=kind, **{**usual, **fields})
-
-
-def answered(answer: Any) -> Response:
-    if isinstance(answer, Future):
-        answer = answer.result(BOUND)
-    assert isinstance(answer, Response)
-    return answer
-
-
-def value(answer: Any) -> Any:
-    response = answered(answer)
-    assert response.code == "ok", response
-    return fan.decode_result(response)
 
 
 @pytest.mark.parametrize("method", ["add", "add_async"])
@@ -310,14 +74,18 @@ def test_a_request_leaves_nothing_for_the_cycle_collector(dispatcher: Dispatcher
         for _ in range(100):
             assert answered(dispatcher(request("add", {"a": 1, "b": 2}))).code == "ok"
 
+    def left() -> int:
+        gc.collect()
+        gc.disable()
+        try:
+            serve()
+            return gc.collect()
+        finally:
+            gc.enable()
+
     serve()
-    gc.collect()
-    gc.disable()
-    try:
-        serve()
-        assert gc.collect() < 100
-    finally:
-        gc.enable()
+    # Other threads may leave something at any time; what a request leaves is there each time.
+    assert min(left() for _ in range(3)) < 100
 
 
 def test_a_misspelt_method_is_told_with_the_right_one(dispatcher: Dispatcher) -> None:
@@ -355,99 +123,20 @@ def test_bad_arguments_are_refused_before_the_handler(
     assert desk.seen == []
 
 
-def test_a_registered_error_travels_with_its_name_and_details(dispatcher: Dispatcher) -> None:
-    response = answered(dispatcher(request("refuse")))
-    assert (response.code, response.type) == ("failed_precondition", "desk.refused")
-    assert (response.reason, response.message) == ("closed", "not today")
-    assert (response.details, response.retry_after_ms) == ({"until": 9}, 50)
-    assert response.executed == "yes"
-
-
-def test_a_declared_plain_exception_travels_with_its_arguments(dispatcher: Dispatcher) -> None:
-    response = answered(dispatcher(request("odd")))
-    assert (response.type, response.details) == ("Odd", {"args": ["a", 1]})
-
-
-@pytest.mark.parametrize("method", ["crash", "crash_async"])
-def test_any_other_exception_is_unknown_with_its_class_name(
-    dispatcher: Dispatcher, method: str
-) -> None:
-    response = answered(dispatcher(request(method)))
-    assert (response.code, response.type, response.executed) == ("unknown", "KeyError", "yes")
-    assert "Traceback" not in repr(response)
-
-
-def test_a_handler_that_exits_is_an_error_of_that_call_alone(dispatcher: Dispatcher) -> None:
-    response = answered(dispatcher(request("exit")))
-    assert (response.code, response.type, response.executed) == ("unknown", "SystemExit", "yes")
-    assert value(dispatcher(request("add", [1]))) == 2
-    assert dispatcher.in_flight == 0
-
-
-@pytest.mark.parametrize("how", FAILURES)
-@pytest.mark.parametrize("method", ["fail", "fail_async"])
-def test_whatever_a_handler_raises_is_an_answer_that_can_be_sent(
-    dispatcher: Dispatcher, method: str, how: str
-) -> None:
-    response = elsewhere(lambda: answered(dispatcher(request(method, [how]))))
-    assert response.code in ("unknown", "not_found", "failed_precondition")
-    assert response.executed == "yes"
-    packed = msgspec.msgpack.encode(response)
-    assert msgspec.msgpack.decode(packed, type=Response) == response
-    msgspec.json.encode(response)
-    assert value(dispatcher(request("add_async", [1]))) == 2  # the next one runs
-    assert dispatcher.in_flight == 0
-
-
-@pytest.mark.parametrize("how", FAILURES)
-@pytest.mark.parametrize("method", ["fail_midway", "fail_midway_async"])
-def test_whatever_a_generator_raises_is_an_end_after_its_items(
-    dispatcher: Dispatcher, method: str, how: str
-) -> None:
-    stream = opened(dispatcher(request(method, [how], kind="stream")))
-    chunk, end = elsewhere(lambda: list(stream.chunks))
-    assert (chunk.kind, end.kind, end.executed) == ("chunk", "end", "yes")
-    assert end.code in ("unknown", "not_found", "failed_precondition")
-    assert dispatcher.in_flight == 0
-
-
-def test_a_plain_exception_comes_back_with_its_own_attributes(dispatcher: Dispatcher) -> None:
-    types = ErrorTypes()
-    types.register(Picky)
-    response = answered(dispatcher(request("fail", ["picky"])))
-    exc = types.arriving(response, "desk.fail")
-    assert isinstance(exc, Picky)
-    assert exc.amount == 2
-    assert "object object" in exc.args[0]
-
-
-@pytest.mark.parametrize(
-    ("method", "kind"), [("kwargs_async", "call"), ("kwargs_stream", "stream")]
-)
-def test_arguments_that_only_the_call_itself_refuses_are_a_bad_signature(
-    dispatcher: Dispatcher, method: str, kind: Kind
-) -> None:
-    response = answered(dispatcher(request(method, {"self": 1}, kind=kind)))
-    assert (response.code, response.reason, response.executed) == (
-        "invalid_argument", "bad_signature", "no",
-    )  # fmt: skip
-    assert dispatcher.in_flight == 0
-
-
 def test_an_async_handler_ends_at_its_deadline(dispatcher: Dispatcher, desk: Desk) -> None:
-    response = answered(dispatcher(request("hold_async", timeout_ms=50)))
+    response = answered(dispatcher(request("hold_async", timeout_ms=500)))
     assert (response.code, response.reason, response.executed) == (
         "deadline_exceeded", "server_timer", "maybe",
     )  # fmt: skip
     assert desk.closed.wait(BOUND)
-    assert dispatcher.in_flight == 0
+    assert dispatcher.wait_idle(BOUND)
 
 
 def test_an_async_stream_whose_item_does_not_come_ends(dispatcher: Dispatcher, desk: Desk) -> None:
-    stream = opened(dispatcher(request("hold_stream", timeout_ms=50, kind="stream")))
+    stream = opened(dispatcher(request("hold_stream", timeout_ms=500, kind="stream")))
     chunk, end = list(stream.chunks)
     assert (chunk.kind, end.code, end.reason) == ("chunk", "deadline_exceeded", "server_timer")
-    assert desk.closed.is_set()
+    assert desk.closed.wait(BOUND)
 
 
 def test_each_item_of_a_stream_has_a_deadline_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -484,28 +173,6 @@ def test_a_push_that_comes_after_the_end_is_refused(method: str) -> None:
         assert app.dispatcher.in_flight == 0
 
 
-def test_an_error_of_a_call_that_the_handler_made_is_downstream_failed(
-    dispatcher: Dispatcher,
-) -> None:
-    response = answered(dispatcher(request("downstream")))
-    assert (response.code, response.reason) == ("unknown", "downstream_failed")
-    assert response.executed == "yes"
-    assert response.details["reason"] == "no_such_user"
-    assert response.details["executed"] == "no"
-
-
-def test_details_that_cannot_be_sent_do_not_hide_the_error(dispatcher: Dispatcher) -> None:
-    response = answered(dispatcher(request("strange_details")))
-    assert response.type == "desk.refused"
-    msgspec.json.encode(response.details)
-
-
-def test_a_result_that_cannot_be_sent_is_internal(dispatcher: Dispatcher) -> None:
-    response = answered(dispatcher(request("unsendable")))
-    assert (response.code, response.reason) == ("internal", "unserializable_result")
-    assert response.executed == "yes"
-
-
 def test_a_principal_counts_only_from_an_authenticated_peer(dispatcher: Dispatcher) -> None:
     asked = request("context", principal="ada")
     assert value(dispatcher(asked))["principal"] == ""
@@ -540,17 +207,12 @@ def test_a_request_that_is_too_late_never_runs(dispatcher: Dispatcher, desk: Des
     assert desk.seen == []
 
 
-def test_draining_refuses_what_is_new_and_waits_for_what_is_in_flight(
-    dispatcher: Dispatcher, desk: Desk
-) -> None:
+def test_what_is_in_flight_is_waited_for(dispatcher: Dispatcher, desk: Desk) -> None:
     outcome: list[Any] = []
     thread = threading.Thread(target=lambda: outcome.append(dispatcher(request("hold"))))
     thread.start()
     assert desk.entered.wait(BOUND)
     assert dispatcher.in_flight == 1
-    dispatcher.drain()
-    response = answered(dispatcher(request("add", [1])))
-    assert (response.code, response.reason, response.executed) == ("unavailable", "draining", "no")
     assert not dispatcher.wait_idle(0.0)
     desk.gate.set()
     assert dispatcher.wait_idle(BOUND)
@@ -590,11 +252,6 @@ def test_two_apps_in_one_process_do_not_see_each_other() -> None:
 
 
 # Streams
-
-
-def opened(answer: Any) -> Stream:
-    assert isinstance(answer, Stream), answer
-    return answer
 
 
 @pytest.mark.parametrize("method", ["count", "count_async"])

@@ -80,7 +80,7 @@ def test_a_queued_push_is_handled_before_it_is_answered_and_has_a_time_of_its_ow
 ) -> None:
     shop = Shop()
     make(shop).start(())
-    make().using(transport="fake", timeout=0.5).push("shop.order", item="apple")
+    make().using(transport="fake", timeout=4.0).push("shop.order", item="apple")
     assert shop.seen == [("apple", 9, 0)]
     assert [answer.code for answer in broker.answers] == ["ok"]
 

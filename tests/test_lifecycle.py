@@ -1,35 +1,21 @@
-"""Lifecycle: how services start, adopt a route, drain, stop, and come back into a registry."""
+"""Lifecycle: how services start, adopt a route, drain and stop."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from fan import App, Service, Settings, push, rpc
-from fan.errors import AlreadyExists, FailedPrecondition, FanError, Unavailable, Unknown
+from fan import App, Service, Settings, rpc
+from fan.errors import FailedPrecondition, FanError, Unavailable, Unknown
 from fan.lifecycle import start_order
 from fan.stores.memory import MemoryStore
-from tests.configs import eventually
-
-#: Seconds after which a test that waits has failed.
-HANG = 10.0
-
-
-class Greeter(Service):
-    name = "greeter"
-    version = "1.0.0"
-
-    @rpc
-    def hello(self, name: str = "World") -> str:
-        return f"Hello {name}"
+from tests.lives import HANG, Flaky, Greeter, World
 
 
 class Greeter2(Greeter):
@@ -38,11 +24,6 @@ class Greeter2(Greeter):
     @rpc
     def hello(self, name: str = "World") -> str:
         return f"Hi {name}"
-
-
-class Single(Greeter):
-    name = "single"
-    unique = True
 
 
 class Gated(Service):
@@ -62,52 +43,11 @@ class Gated(Service):
         return "done"
 
 
-class World:
-    """A registry in memory and the Apps of one test, closed at its end."""
-
-    def __init__(self, folder: Path) -> None:
-        self.store = MemoryStore()
-        self.settings = Settings(registry="memory:", runtime_dir=str(folder / "run"))
-        self._stack = contextlib.ExitStack()
-        self._stack.callback(self.store.close)
-
-    def app(self, *services: Service, store: MemoryStore | None = None) -> App:
-        own = store or self.store.another()
-        self._stack.callback(own.close)
-        return self._stack.enter_context(App(*services, settings=self.settings, store=own))
-
-    def routes(self, service: str = "greeter") -> dict[str, int]:
-        route = self.app().discovery.service(service).route
-        return dict(route.versions) if route else {}
-
-    def states(self, service: str) -> list[str]:
-        return [i.state for i in self.app().discovery.service(service).instances]
-
-    def sockets(self) -> list[str]:
-        folder = self.settings.runtime_dir
-        return os.listdir(folder) if os.path.isdir(folder) else []
-
-    def close(self) -> None:
-        self._stack.close()
-
-
 @pytest.fixture
 def world(private: Path) -> Iterator[World]:
     world = World(private)
     yield world
     world.close()
-
-
-def until(is_so: Callable[[], bool], app: App) -> None:
-    """Wait for what the registry is about to say; its watch tells when to look again."""
-    changed = threading.Event()
-    end = app.discovery.watch(changed.set)
-    try:
-        while not is_so():
-            assert changed.wait(HANG)
-            changed.clear()
-    finally:
-        end()
 
 
 def test_a_started_service_is_registered_and_reached_from_another_app(world: World) -> None:
@@ -312,63 +252,6 @@ def caller_scheme(url: str, transport: str) -> bool:
     return url.startswith("unix:" if transport == "ipc" else "http:")
 
 
-def test_an_instance_id_in_use_is_refused(world: World) -> None:
-    one, two = world.app(), world.app()
-    one.add(Greeter(), "greeter-a")
-    two.add(Greeter(), "greeter-a")
-    one.start()
-    with pytest.raises(AlreadyExists) as caught:
-        two.start()
-    assert (caught.value.reason, caught.value.executed) == ("duplicate_id", "no")
-    assert world.states("greeter") == ["up"]
-    assert world.app().call("greeter.hello") == "Hello World"
-
-
-def test_an_instance_id_is_free_again_after_a_stop(world: World) -> None:
-    for _ in range(2):
-        app = world.app()
-        app.add(Greeter(), "greeter-a")
-        app.start()
-        app.stop()
-
-
-def test_a_unique_service_has_one_live_instance_per_version(world: World) -> None:
-    first, second = world.app(Single()), world.app(Single())
-    first.start()
-    with pytest.raises(AlreadyExists, match=r"single 1\.0\.0 is unique and runs as single-"):
-        second.start()
-    assert world.states("single") == ["up"]
-    first.stop()
-    second.start()
-    assert world.states("single") == ["up"]
-
-
-def test_of_many_that_start_a_unique_service_at_once_one_wins(world: World) -> None:
-    apps = [world.app(Single()) for _ in range(6)]
-    barrier, outcomes = threading.Barrier(len(apps)), []
-
-    def start(app: App) -> None:
-        barrier.wait(HANG)
-        try:
-            app.start()
-        except AlreadyExists:
-            outcomes.append("refused")
-        else:
-            outcomes.append("up")
-
-    threads = [threading.Thread(target=start, args=(app,)) for app in apps]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(HANG)
-    assert sorted(outcomes) == ["refused"] * 5 + ["up"]
-
-
-def test_a_unique_service_has_no_twin_in_its_own_app(world: World) -> None:
-    with pytest.raises(AlreadyExists, match="in this App"):
-        world.app(Single(), Single()).start()
-
-
 def needing(name_: str, *hard: str) -> Service:
     class Needing(Greeter):
         name = name_
@@ -387,48 +270,6 @@ def test_services_that_need_each_other_are_refused_by_name(world: World) -> None
     with pytest.raises(FailedPrecondition, match="a -> b -> a") as caught:
         app.start()
     assert caught.value.reason == "dependency_missing"
-
-
-def test_a_lost_session_registers_again_with_the_latest_state(world: World) -> None:
-    own = world.store.another()
-    app = world.app(Greeter(), store=own)
-    app.start()
-    watcher = world.app()
-    session = app.discovery._session
-    assert session is not None
-    own.expire(session)
-    until(lambda: world.states("greeter") == ["up"], watcher)
-
-
-class Flaky(MemoryStore):
-    """A store that can be told to be out of reach."""
-
-    is_down = False
-
-    def put(self, *args: Any, **kwargs: Any) -> None:
-        self._check()
-        super().put(*args, **kwargs)
-
-    def delete(self, *args: Any, **kwargs: Any) -> bool:
-        self._check()
-        return super().delete(*args, **kwargs)
-
-    def _check(self) -> None:
-        if self.is_down:
-            raise Unavailable("the registry is down", reason="connect_failed")
-
-
-def test_a_lost_session_is_replaced_as_soon_as_the_registry_is_back(private: Path) -> None:
-    store = Flaky()
-    settings = Settings(registry="memory:", runtime_dir=str(private / "run"))
-    with store, App(Greeter(), settings=settings, store=store) as app:
-        app.start()
-        store.is_down = True
-        assert app.discovery._session is not None
-        store.expire(app.discovery._session)
-        store.is_down = False
-        with App(settings=settings, store=store) as other:
-            until(lambda: bool(other.discovery.service("greeter").instances), other)
 
 
 def test_a_stop_gives_up_on_a_service_that_does_not(
@@ -453,126 +294,24 @@ def test_a_stop_gives_up_on_a_service_that_does_not(
     assert not world.app().discovery.service("greeter").instances
 
 
-class Job(Service):
-    """The one that works: who is it, and who does not any more."""
-
-    name = "job"
-    version = "1.0.0"
-    unique = True
-
-    def __init__(self) -> None:
-        self.life: list[str] = []
-        self.has_changed = threading.Condition()
-
-    def service_start(self) -> None:
-        self._note("start")
-
-    def service_stop(self) -> None:
-        self._note("stop")
-
-    def _note(self, what: str) -> None:
-        with self.has_changed:
-            self.life.append(what)
-            self.has_changed.notify_all()
-
-    def wait(self, *life: str) -> None:
-        with self.has_changed:
-            assert self.has_changed.wait_for(lambda: self.life == list(life), HANG), self.life
-
-    @rpc
-    def who(self) -> str:
-        return self.instance_id
-
-
-def flaky(world: World) -> Flaky:
-    """One on the world's registry."""
-    store = Flaky()
-    store._spaces, store._space = world.store._spaces, world.store._space
-    return store
-
-
-def oust(app: App, store: Flaky, successor: App) -> None:
-    """Have the place of what `app` serves taken while its session is lost."""
-    store.is_down = True
-    assert app.discovery._session is not None
-    store.expire(app.discovery._session)
-    successor.start()
-    store.is_down = False
-
-
-def test_who_lost_the_place_of_a_unique_service_rests_until_it_is_free_again(
+def test_a_stop_gives_up_on_a_plain_hook_that_does_not_come_back(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    own, (old, new) = flaky(world), (Job(), Job())
-    first, second = world.app(old, store=own), world.app(new)
-    first.start()
-    address = first.lifecycle.instances[0].addresses[0].url
-    direct = world.app().using(peers=(address,), retries=0)
-    assert direct.call("job.who") == old.instance_id
-    oust(first, own, second)
-    old.wait("start", "stop")
-    with pytest.raises(Unavailable, match="job is not up yet"):
-        direct.call("job.who")
-    assert first.call("job.who") == world.app().call("job.who") == new.instance_id
-    assert [one.name for one in first.lifecycle.waiting] == ["job"]
-    assert "job 1.0.0 is unique and runs as" in caplog.text
-    second.stop()
-    old.wait("start", "stop", "start")
-    watcher = world.app()
-    until(lambda: world.states("job") == ["up"], watcher)
-    assert watcher.call("job.who") == first.call("job.who") == old.instance_id
+    go_on, ended = threading.Event(), threading.Event()
 
+    class Endless(Greeter):
+        def service_stop(self) -> None:
+            assert go_on.wait(HANG)
+            ended.set()
 
-def test_who_lost_the_place_of_a_unique_service_ends_what_it_handles_and_takes_no_pushes(
-    world: World, private: Path
-) -> None:
-    class Sender(Job):
-        def __init__(self) -> None:
-            super().__init__()
-            self.go, self.sent = threading.Event(), 0
-
-        @push
-        def send(self) -> None:
-            self._note("begin")
-            assert self.go.wait(HANG)
-            self.sent += 1
-            self._note("end")
-
-    world.settings = msgspec.structs.replace(
-        world.settings, database_url=f"sqlite:{private / 'queues.db'}", workers=1
-    )
-    own, (old, new) = flaky(world), (Sender(), Sender())
-    first, second = world.app(old, store=own), world.app(new)
-    first.start()
-    caller = world.app()
-    caller.push("job.send")
-    old.wait("start", "begin")
-    oust(first, own, second)
-    assert eventually(lambda: bool(first.lifecycle.waiting))
-    old.go.set()
-    new.go.set()
-    old.wait("start", "begin", "end", "stop")  # stopped behind what was in hand, not before
-    for _ in range(5):
-        caller.push("job.send")
-    with new.has_changed:
-        assert new.has_changed.wait_for(lambda: new.sent == 5, HANG)
-    assert old.sent == 1
-
-
-def test_who_lost_its_id_rests_and_ends_with_its_app(world: World) -> None:
-    class Named(Job):
-        unique = False
-
-    own, (old, new) = flaky(world), (Named(), Named())
-    first, second = world.app(store=own), world.app()
-    first.add(old, "job-1")
-    second.add(new, "job-1")
-    first.start()
-    oust(first, own, second)
-    old.wait("start", "stop")
-    first.stop()
-    old.wait("start", "stop")  # not a second time
-    assert world.states("job") == ["up"]  # it leaves the other's record alone
+    app = world.app(Endless())
+    app.start()
+    app.stop(timeout=0.0)
+    assert not ended.is_set()
+    assert "could not stop greeter: it did not end within 2.0 s" in caplog.text
+    assert not world.app().discovery.service("greeter").instances
+    go_on.set()
+    assert ended.wait(HANG)
 
 
 def test_an_app_can_stop_while_the_registry_is_down(

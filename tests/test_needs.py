@@ -6,13 +6,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import fan
 from fan.errors import FailedPrecondition, Unavailable, Unknown
+from fan.stores.base import Store
+from tests.configs import STORES, another, make_store
 from tests.shaky import BOUND, Shaky
+
+#: Has a test run on every store; the others have one that fails when it is told to.
+EACH = pytest.mark.parametrize("world", STORES, indirect=True)
 
 
 def service(name: str, version: str = "1.0.0", **depend: Any) -> fan.Service:
@@ -26,14 +32,25 @@ def service(name: str, version: str = "1.0.0", **depend: Any) -> fan.Service:
 
 
 class World:
-    def __init__(self, folder: str) -> None:
-        self.store = Shaky()
+    def __init__(self, store: Store, folder: str) -> None:
+        self.registry = store
         self._folder = folder
         self._apps: list[fan.App] = []
+        self._stores: list[Store] = []
+
+    @property
+    def store(self) -> Shaky:
+        """What fails."""
+        assert isinstance(self.registry, Shaky)
+        return self.registry
 
     def app(self, *services: fan.Service) -> fan.App:
-        settings = fan.Settings(runtime_dir=self._folder)
-        self._apps.append(fan.App(*services, settings=settings, store=self.store))
+        settings = fan.Settings(runtime_dir=self._folder, timeout=BOUND)
+        store = self.registry
+        if not isinstance(store, Shaky):  # each has its own, as other processes have
+            store = another(store)
+            self._stores.append(store)
+        self._apps.append(fan.App(*services, settings=settings, store=store))
         return self._apps[-1]
 
     def serve(self, *services: fan.Service) -> fan.App:
@@ -44,12 +61,14 @@ class World:
     def close(self) -> None:
         for app in reversed(self._apps):
             app.close()
-        self.store.close()
+        for store in (*self._stores, self.registry):
+            store.close()
 
 
 @pytest.fixture
-def world(tmp_path: Any) -> Iterator[World]:
-    made = World(str(tmp_path / "run"))
+def world(request: pytest.FixtureRequest, private: Path) -> Iterator[World]:
+    store = make_store(request, private) if hasattr(request, "param") else Shaky()
+    made = World(store, str(private / "run"))
     yield made
     made.close()
 
@@ -70,6 +89,7 @@ def until(app: fan.App, is_so: Callable[[], bool]) -> None:
         end()
 
 
+@EACH
 def test_a_service_waits_for_what_it_needs_and_is_not_routed_meanwhile(world: World) -> None:
     shop = world.serve(service("shop", hard=["users"]))
     assert state(shop) == ("starting", ("users (have none)",))
@@ -82,6 +102,7 @@ def test_a_service_waits_for_what_it_needs_and_is_not_routed_meanwhile(world: Wo
     assert caller.call("shop.who") == "1.0.0"
 
 
+@EACH
 def test_a_version_out_of_the_range_is_not_what_it_needs(world: World) -> None:
     world.serve(service("users", "1.1.4"))
     shop = world.serve(service("shop", hard={"users": ">=1.2,<2"}))
@@ -178,6 +199,7 @@ def test_a_program_that_fails_while_something_waits_ends(tmp_path: Any) -> None:
     assert done.returncode == 3
 
 
+@EACH
 def test_what_goes_away_later_is_listed_and_takes_nobody_down(world: World) -> None:
     users = world.serve(service("users"))
     shop = world.serve(service("shop", hard=["users"]))
@@ -188,6 +210,7 @@ def test_what_goes_away_later_is_listed_and_takes_nobody_down(world: World) -> N
     until(shop, lambda: state(shop) == ("up", ()))
 
 
+@EACH
 def test_a_soft_dependency_is_a_warning(world: World, caplog: pytest.LogCaptureFixture) -> None:
     shop = world.serve(service("shop", soft={"mail": ">=2"}))
     assert state(shop) == ("up", ())
@@ -199,6 +222,7 @@ def test_services_of_one_app_wait_for_nobody_else(world: World) -> None:
     assert {i.state for i in app.lifecycle.instances} == {"up"}
 
 
+@EACH
 def test_services_of_several_processes_that_wait_for_each_other_are_refused(world: World) -> None:
     world.serve(service("shop", hard=["users"]))
     world.serve(service("users", hard=["rights"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -13,11 +14,15 @@ import fan
 from fan.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
 from fan.model import Interface
 from fan.registration import put_interface
-from fan.stores.base import Change, Plan
+from fan.stores.base import Change, Plan, Store
 from fan.stores.memory import MemoryStore
+from tests.configs import STORES, another, make_store
 
 BOUND = 20.0
-FOREVER = float("inf")
+FOREVER = time.monotonic() + 86_400.0
+
+#: Has a test run on every store; the others have the one in memory.
+EACH = pytest.mark.parametrize("world", STORES, indirect=True)
 
 
 class Worker(fan.Service):
@@ -43,13 +48,15 @@ class Single(Worker):
 
 
 class World:
-    def __init__(self, folder: str) -> None:
-        self.store = MemoryStore("operations")
+    def __init__(self, store: Store, folder: str) -> None:
+        self.store = store
         self._settings = fan.Settings(registry="memory:", runtime_dir=folder, timeout=BOUND)
         self._apps: list[fan.App] = []
+        self._stores = [store]
 
     def app(self, *services: fan.Service, ids: tuple[str, ...] = (), **how: Any) -> fan.App:
-        app = fan.App(settings=self._settings, store=self.store.another(), **how)
+        self._stores.append(another(self.store))
+        app = fan.App(settings=self._settings, store=self._stores[-1], **how)
         for one, id in zip(services, ids or [None] * len(services), strict=True):
             app.add(one, id)
         self._apps.append(app)
@@ -63,12 +70,14 @@ class World:
     def close(self) -> None:
         for app in reversed(self._apps):
             app.close()
-        self.store.close()
+        for store in reversed(self._stores):
+            store.close()
 
 
 @pytest.fixture
-def world(private: Any) -> Iterator[World]:
-    made = World(str(private))
+def world(request: pytest.FixtureRequest, private: Path) -> Iterator[World]:
+    store = make_store(request, private) if hasattr(request, "param") else MemoryStore()
+    made = World(store, str(private))
     yield made
     made.close()
 
@@ -88,6 +97,7 @@ def callees(app: fan.App, calls: int = 6) -> set[str]:
     return {app.call("worker.which") for _ in range(calls)}
 
 
+@EACH
 @pytest.mark.parametrize("state", ["draining", "down"])
 def test_an_overridden_instance_gets_no_calls_until_that_is_lifted(
     world: World, state: Any
@@ -113,14 +123,15 @@ def test_an_override_ends_by_itself_where_nobody_writes_anything(world: World) -
     caller, operator = world.app(), world.app(live=False)
     caller.discovery.service("worker")
     found = operator.operations.find("worker", id="w-1")
-    operator.operations.override(found, "down", until=time.time() + 0.5)
+    operator.operations.override(found, "down", until=time.time() + 4.0)
     until(lambda: states(caller)["w-1"] == "down")
     with pytest.raises(Unavailable):
-        caller.using(timeout=0.05, retries=0).call("worker.which")
+        caller.using(retries=0).call("worker.which")
     until(lambda: states(caller)["w-1"] == "up")
     assert caller.call("worker.which") == "w-1"
 
 
+@EACH
 def test_an_override_outlives_a_restart_under_the_same_id(world: World) -> None:
     app = world.serve("w-1")
     operator = world.app(live=False)
@@ -130,6 +141,7 @@ def test_an_override_outlives_a_restart_under_the_same_id(world: World) -> None:
     assert states(operator) == {"w-1": "down"}
 
 
+@EACH
 def test_draining_waits_for_the_calls_in_flight(world: World) -> None:
     busy = Worker()
     world.serve("w-1", busy)
@@ -180,6 +192,7 @@ def test_instances_are_found_by_id_and_by_version(world: World) -> None:
         operations.find("nobody", id="x")
 
 
+@EACH
 def test_what_was_registered_for_good_stays_until_it_is_deregistered(world: World) -> None:
     operator = world.app(live=False)
     interface = Interface(service="billing", version="1.0.0")
@@ -206,6 +219,7 @@ def test_a_leased_registration_ends_with_its_app(world: World) -> None:
     assert other.discovery.service("billing").instances == ()
 
 
+@EACH
 def test_leftovers_are_what_nobody_needs_and_nothing_else(world: World) -> None:
     world.serve("w-1")
     operator = world.app(live=False)
@@ -247,6 +261,7 @@ def test_a_check_finds_nothing_wrong_with_what_works(world: World) -> None:
     assert kinds(world.app(live=False)) == []
 
 
+@EACH
 def test_a_check_finds_what_is_unmet_down_and_unrouted(world: World) -> None:
     class Needy(Worker):
         name = "needy"
@@ -265,6 +280,7 @@ def test_a_check_finds_what_is_unmet_down_and_unrouted(world: World) -> None:
     assert kinds(operator, "worker") == [("unrouted", "worker")]
 
 
+@EACH
 def test_a_second_unique_service_stands_by_until_the_first_is_gone(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

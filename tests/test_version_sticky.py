@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import fan
-from fan.stores.memory import MemoryStore
-from tests.configs import PATIENCE
+from tests.configs import PATIENCE, STORES, another, make_store
 
 
 class Shop(fan.Service):
@@ -37,25 +37,22 @@ class Front(fan.Service):
         return found
 
 
-@pytest.fixture
-def app(private: Path) -> Iterator[fan.App]:
+@pytest.fixture(params=STORES)
+def app(request: pytest.FixtureRequest, private: Path) -> Iterator[fan.App]:
     """A caller of `shop`, which is half at 1.0.0 and half at 2.0.0."""
-    store = MemoryStore()
-    apps: list[fan.App] = []
+    with ExitStack() as stack:
+        store = stack.enter_context(make_store(request, private))
 
-    def make(*services: fan.Service) -> fan.App:
-        settings = fan.Settings(runtime_dir=str(private / "run"))
-        apps.append(fan.App(*services, settings=settings, store=store.another()))
-        return apps[-1]
+        def make(*services: fan.Service) -> fan.App:
+            settings = fan.Settings(runtime_dir=str(private / "run"), timeout=PATIENCE)
+            own = stack.enter_context(another(store))
+            return stack.enter_context(fan.App(*services, settings=settings, store=own))
 
-    for service in (Shop(), NewShop(), Front()):
-        make(service).start()
-    caller = make()
-    caller.versions.switch({"shop": "2.0.0"}, weights={"2.0.0": 5_000})
-    yield caller
-    for each in reversed(apps):
-        each.close()
-    store.close()
+        for service in (Shop(), NewShop(), Front()):
+            make(service).start()
+        caller = make()
+        caller.versions.switch({"shop": "2.0.0"}, weights={"2.0.0": 5_000})
+        yield caller
 
 
 USERS = [str(number) for number in range(16)]
@@ -101,6 +98,7 @@ def test_a_canary_that_grows_takes_nobody_back(app: fan.App) -> None:
     assert (ten_again, five_again, none) == (ten, five, set())
 
 
+@pytest.mark.parametrize("app", ["memory"], indirect=True)  # soak/test_switches has the others
 def test_no_call_fails_while_versions_are_switched_and_rolled_back(app: fan.App) -> None:
     stop = threading.Event()
     failures: list[BaseException] = []

@@ -250,17 +250,17 @@ def quick(world: World):  # type: ignore[no-untyped-def]
     """Versions whose calls are short, so that a retirement has little to wait for."""
     from fan import Versions
 
-    return Versions(lambda: world.store, timeout=1.5)
+    return Versions(lambda: world.store, timeout=2.5)
 
 
 def test_it_waits_as_long_as_a_call_may_take(world: World) -> None:
-    world.register("shop", "1.0", methods=("slow",), timeout=2.0, live=False)
+    world.register("shop", "1.0", methods=("slow",), timeout=3.0, live=False)
     for version in ("2.0", "3.0", "4.0"):
         world.versions.switch({"shop": version})
     told: list[float] = []
     quick(world).retire("shop", "1.0", tell=told.append)
     assert len(told) == 1
-    assert 0 < told[0] <= 2.0
+    assert 0 < told[0] <= 3.0
 
 
 def test_the_next_switch_ends_a_retirement(world: World) -> None:

@@ -147,7 +147,10 @@ def heard_at(folder: str, id: str) -> float | None:
     except FileNotFoundError:
         return None
     except PermissionError:
-        return os.stat(path).st_mtime
+        try:
+            return os.stat(path).st_mtime
+        except FileNotFoundError:  # since
+            return None
     try:
         return os.fstat(fd).st_mtime if _is_taken(fd) else None
     finally:

@@ -3,8 +3,8 @@
 Beside `registry.db` lie SQLite's own `-wal` and `-shm`, and a folder `registry.db.locks` with one
 lock file for each session (`fan.sqlite.locks`). The parts: `fan.sqlite` opens the file, puts up
 with forks and says what went wrong, `sqlite_rows` and `sqlite_writes` hold the statements,
-`sqlite_watch` wakes watchers; what a commit may do is in `fan.stores.rules`. Reading creates and
-writes nothing, and loads nothing of what writes.
+`sqlite_lookout` sees what changed and `sqlite_watch` tells; what a commit may do is in
+`fan.stores.rules`. Reading creates and writes nothing, and loads nothing of what writes.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class SqliteStore(Store):
         self.path = os.path.abspath(os.path.expanduser(path))
         self.namespace = namespace
         self.locks = f"{self.path}.locks"
+        self._mounts = mounts
         # Two connections, so that a writer who waits for the lock keeps no reader waiting.
         self._reader = Channel(self.path, REGISTRY, mounts, makes_folder=makes_folder)
         self._writer = Channel(self.path, REGISTRY, mounts, makes_folder=makes_folder)
@@ -126,7 +127,7 @@ class SqliteStore(Store):
 
         with self._watch_guard:
             if self._watcher is None or not self._watcher.is_running:
-                self._watcher = Watcher(self._reader, self.namespace, self.locks)
+                self._watcher = Watcher(self.path, self.namespace, self.locks, self._mounts)
             return self._watcher.add(kind, callback)
 
     def open_session(

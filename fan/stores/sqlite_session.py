@@ -78,7 +78,11 @@ class SqliteSession:
 
     def _beat(self) -> None:
         while not self._is_over.wait(locks.HEARTBEAT):
-            if self.is_alive:
+            try:
+                is_alive = self.is_alive
+            except FanError:  # that nobody may look there now says nothing of the session
+                continue
+            if is_alive:
                 with contextlib.suppress(OSError):
                     self._lock.beat()
                 continue

@@ -96,12 +96,21 @@ class Desk:
                 self._consumers.append(consumer)
                 self._is_pressed = True
             if self._thread is None:
-                self._waker = waker(self.path, self._session.folder)
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._waker,), name="fan-queue-desk", daemon=True
-                )
-                self._thread.start()
+                self._begin()
         self._interrupt()
+
+    def _begin(self) -> None:
+        made = waker(self.path, self._session.folder)
+        thread = threading.Thread(
+            target=self._run, args=(made,), name="fan-queue-desk", daemon=True
+        )
+        with self._written:  # before it ends, the thread forgets its waker
+            try:
+                thread.start()
+            except RuntimeError:  # the machine gives no thread
+                made.close()
+                raise
+            self._waker, self._thread = made, thread
 
     def remove(self, consumer: Consumer, timeout: float) -> None:
         """Take no more for a consumer: wait for what it has in hand, give the rest back. Twice does
@@ -257,7 +266,11 @@ class Desk:
         self._session.clean_up(dead)
         self._dismiss()
         for consumer, one in claimed:
-            self._workers.run(partial(consumer.handle, one))
+            try:
+                self._workers.run(partial(consumer.handle, one))
+            except RuntimeError as exc:  # the machine gives no thread, not a single one
+                _log().warning("messages have to wait: %s", exc)
+                self.settle(Outcome(one, "back", delay=_RETRY))
 
     def _dismiss(self) -> None:
         """Let those go that were retired and have nothing in hand any more."""
@@ -305,7 +318,8 @@ class Desk:
             rows.settle(db, [outcome for _, outcome in outcomes], now)
             if now >= self._renewal:
                 rows.renew(db, held, now + self._lease)
-            for session in dead:
+            # Asked again: who had only begun to hold its lock may have enrolled since.
+            for session in dead & self._session.dead():
                 rows.bury(db, session, self.deliveries)
             rows.release(db, self.deliveries, now=now)
             rows.promote(db, now)

@@ -107,7 +107,7 @@ def test_a_peer_that_is_a_broker_needs_no_registry(
     assert (ran.exit, envelope(ran)["error"]["reason"]) == (6, "unroutable")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_the_tour_goes_through_the_brokers_that_are_there(
     start_fan: Callable[..., Any], everywhere: dict[str, str], private: Path
 ) -> None:

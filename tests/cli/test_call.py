@@ -80,9 +80,9 @@ def test_an_address_is_taken_only_over_the_transport_that_is_asked_for(
 
 
 def test_a_call_in_this_process_that_ends_late_is_told_on_return(fan: Fan) -> None:
-    slow = ("call", "greeter.slow", "s=0.2", "-p", "local:fan.demo.v1")
-    assert fan(*slow).stdout == "0.2\n"
-    ran = fan(*slow, "--timeout", "100ms", "--json")
+    slow = ("call", "greeter.slow", "s=1.5", "-p", "local:fan.demo.v1")
+    assert fan(*slow).stdout == "1.5\n"
+    ran = fan(*slow, "--timeout", "1s", "--json")
     error = envelope(ran)["error"]
     assert (ran.exit, error["code"], error["reason"], error["executed"]) == (
         7, "deadline_exceeded", "server_timer", "yes"
@@ -147,7 +147,7 @@ def test_json_of_a_stream_is_an_object_per_item_and_an_end(fan: Fan, demo: Demo)
         (("greeter.hello", "--instance", "nobody"), 6, "nobody"),
         (("greeter.hello", "-p", "http://127.0.0.1:1"), 6, "refused"),
         (("greeter.hello", "-p", "unix:///does/not/exist.sock"), 6, "exist.sock"),
-        (("greeter.slow", "s=30", "--timeout", "300ms"), 7, "(executed: maybe)"),
+        (("greeter.slow", "s=30", "--timeout", "2s"), 7, "(executed: maybe)"),
     ],
 )
 def test_a_failure_is_one_line_and_a_status(

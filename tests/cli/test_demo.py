@@ -199,7 +199,7 @@ def test_the_demo_serves_over_what_is_named_alone(start_fan: Any, app: App) -> N
 # The tour
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 def test_the_tour_shows_commands_with_their_real_output_and_leaves_nothing(
     start_fan: Any, private: Path
 ) -> None:
@@ -234,7 +234,7 @@ def test_the_tour_shows_commands_with_their_real_output_and_leaves_nothing(
     assert sorted(path.name for path in private.rglob("*")) == before
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 def test_the_tour_sees_nothing_of_the_users_settings(
     start_fan: Any, private: Path, registry_url: str
 ) -> None:

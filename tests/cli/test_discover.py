@@ -113,7 +113,7 @@ def test_drain_waits_for_the_call_in_flight(
     begun = Path(f"{flag}.begun")
     while not begun.exists():
         assert call.pid
-    busy = fan("discover", "drain", "store/store-1", "--wait", "--timeout", "500ms", "--json")
+    busy = fan("discover", "drain", "store/store-1", "--wait", "--timeout", "3s", "--json")
     assert busy.exit == 9
     assert envelope(busy)["busy"] == ["store/store-1"]
     flag.touch()

@@ -110,7 +110,7 @@ def test_a_stopped_process_is_listed_and_the_others_are_brought_back(
     stopped, other = caller(), caller()
     stopped.send_signal(signal.SIGSTOP)
     ran = fan(
-        "version", "switch", "shop=2", "--auto-rollback", "--confirm-timeout", "1s", "--json"
+        "version", "switch", "shop=2", "--auto-rollback", "--confirm-timeout", "4s", "--json"
     )
     told = envelope(ran)
     assert (ran.exit, told["error"]["reason"]) == (12, "auto_rollback")

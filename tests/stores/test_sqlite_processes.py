@@ -323,6 +323,26 @@ def test_a_watch_survives_the_forks_of_its_process(path: str, store: SqliteStore
         assert seen.sees(gen)
 
 
+def test_a_forked_child_is_told_beside_a_parent_who_watches(
+    path: str, store: SqliteStore
+) -> None:
+    seen = Eventually(lambda: store.head(deadline=soon()).gen)
+    store.watch(HEAD, seen)
+    write(store, x="1")
+    assert seen.sees(1)
+
+    def child() -> bool:
+        with SqliteStore(path) as mine:
+            told = Eventually(lambda: mine.head(deadline=soon()).gen)
+            mine.watch(HEAD, told)
+            is_told = told.sees(1)
+            write(mine, x="2")
+            return is_told and told.sees(2)
+
+    assert in_child(child) == 0
+    assert seen.sees(2)
+
+
 def test_forks_in_the_middle_of_writes_harm_nobody(store: SqliteStore) -> None:
     write(store, x="0")
     is_enough = threading.Event()

@@ -58,7 +58,7 @@ def test_servers_that_are_away_are_unavailable_within_the_deadline(connect: Open
     for ask in asks:
         began = time.monotonic()
         with pytest.raises(Unavailable, match="cannot be reached") as caught:
-            ask(began + 0.3)
+            ask(began + 1.0)
         assert (caught.value.reason, caught.value.executed) == ("connect_failed", "no")
         assert time.monotonic() - began < PATIENCE
 
@@ -108,7 +108,7 @@ def test_a_commit_whose_answer_is_lost_says_how_to_run_it_again(
     mine = plan(x="2")
     mine.check = lambda view: hang(server.servers)
     with pytest.raises(DeadlineExceeded, match=r"run again with --op \S+:1:\S+") as caught:
-        store.commit(mine, deadline=time.monotonic() + 0.5)
+        store.commit(mine, deadline=time.monotonic() + 3.0)
     assert caught.value.executed == "maybe"
     server.resume()
     again = store.commit(plan(x="2"), op=caught.value.details["op"], deadline=soon())
@@ -244,14 +244,14 @@ def test_a_watch_of_many_services_takes_few_watches_and_sees_each_end(
 
 def _gen(store: Store) -> object:
     try:
-        return store.head(deadline=time.monotonic() + 0.5).gen
+        return store.head(deadline=time.monotonic() + 3.0).gen
     except FanError:
         return None
 
 
 def _count(store: Store) -> object:
     try:
-        return len(store.list("inst", deadline=time.monotonic() + 0.5))
+        return len(store.list("inst", deadline=time.monotonic() + 3.0))
     except FanError:
         return None
 

@@ -143,7 +143,7 @@ def test_a_forked_child_does_not_keep_a_dead_parents_records(
     parent = os.fork()
     if parent == 0:
         # This one serves, forks, and dies; its child lives on until the pipe breaks.
-        store = ZookeeperStore(url.removeprefix("zk:"), session_timeout=0.5)
+        store = ZookeeperStore(url.removeprefix("zk:"), session_timeout=2.0)
         session = store.open_session(deadline=soon())
         store.put("inst", "a", b"", session=session, deadline=soon())
         child = os.fork()

@@ -102,9 +102,9 @@ def test_no_more_are_in_flight_than_it_is_told(client: Client, target: Target) -
 
 
 def test_it_ends_when_its_time_is_up(client: Client, target: Target) -> None:
-    report = run(client, "answer", LoadPlan(duration=0.05))
+    report = run(client, "answer", LoadPlan(duration=0.5))
     assert report.requests == target.seen > 0
-    assert report.elapsed >= 0.05
+    assert report.elapsed >= 0.5
 
 
 def test_a_stall_shows_in_every_call_that_it_held_up(client: Client) -> None:
@@ -130,13 +130,13 @@ def test_a_timetable_is_kept(client: Client, target: Target) -> None:
 def test_what_cannot_be_sent_in_time_fails_without_being_sent(
     client: Client, target: Target
 ) -> None:
-    plan = LoadPlan(requests=50, rate=10_000, concurrency=1, patience=0.1)
-    report = run(client, "stall", plan, b'{"seconds":0.5}')
+    plan = LoadPlan(requests=50, rate=10_000, concurrency=1, patience=1.0)
+    report = run(client, "stall", plan, b'{"seconds":2.5}')
     assert report.errors == {"deadline_exceeded/not_sent": 49}
     assert target.seen == 1
 
 
-@pytest.mark.parametrize("plan", [{"warmup_requests": 30}, {"warmup": 0.03}])
+@pytest.mark.parametrize("plan", [{"warmup_requests": 30}, {"warmup": 0.5}])
 def test_the_warm_up_is_sent_and_not_counted(
     client: Client, target: Target, plan: dict[str, float]
 ) -> None:

@@ -77,9 +77,9 @@ class TestLocal(TransportContract):
     }
 
     def test_a_slow_handler_is_deadline_exceeded(self, caller: Caller, served: Probe) -> None:
-        pending = caller.using(timeout=0.5).start("probe.hold", "slow")
+        pending = caller.using(timeout=1.0).start("probe.hold", "slow")
         assert served.wait_entered() == "slow"
-        threading.Event().wait(0.6)  # the budget itself
+        threading.Event().wait(1.1)  # the budget itself
         served.gate("slow").set()
         failure = _failure(pending.result)
         assert isinstance(failure, DeadlineExceeded)

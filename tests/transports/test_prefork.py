@@ -25,7 +25,7 @@ from fan import App
 from fan.settings import Settings
 from fan.testing.contracts.queue_harness import until
 
-pytestmark = [pytest.mark.rabbitmq, pytest.mark.redis, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.redis, pytest.mark.timeout(400)]
 
 TRANSPORTS = ("ipc", "amqp", "redis")
 #: Seconds after which something is taken to hang.

@@ -16,6 +16,9 @@ from fan.testing.contracts.callers import Caller
 from fan.testing.contracts.harness import Harness, World, needs
 from fan.testing.contracts.probe import BOUND, Probe, probe
 
+#: Seconds of a budget that ends while its handler runs: time enough to get there on a busy machine.
+BRIEF = 1.0
+
 
 class Deadlines(Harness):
     """Time-outs, budgets and cancellation."""
@@ -25,7 +28,7 @@ class Deadlines(Harness):
         self, caller: Caller, served: Probe, method: str
     ) -> None:
         warm(caller)
-        failure = caller.using(timeout=0.4).failure(f"probe.{method}", "slow")
+        failure = caller.using(timeout=BRIEF).failure(f"probe.{method}", "slow")
         assert isinstance(failure, DeadlineExceeded)
         assert failure.reason in ("client_timer", "server_timer")
         assert failure.executed in ("maybe", "yes")
@@ -37,7 +40,7 @@ class Deadlines(Harness):
     ) -> None:
         warm(caller)
         for n in range(3):
-            failure = caller.using(timeout=0.4).failure("probe.hold", n)
+            failure = caller.using(timeout=BRIEF).failure("probe.hold", n)
             assert isinstance(failure, DeadlineExceeded)
             served.wait_entered()
             served.gate(n).set()
@@ -45,7 +48,7 @@ class Deadlines(Harness):
 
     def test_a_reply_that_drips_in_is_deadline_exceeded(self, world: World, caller: Caller) -> None:
         listener, address = self.listen(world)
-        dripping = caller.using(peers=(address.url,), timeout=0.5, retries=0)
+        dripping = caller.using(peers=(address.url,), timeout=BRIEF, retries=0)
         with listener, answering(listener, self.drip, gap=0.02):
             failure = dripping.failure("probe.add", 1)
         assert isinstance(failure, DeadlineExceeded)
@@ -69,7 +72,7 @@ class Deadlines(Harness):
         assert 5.0 < caller.using(timeout=40.0).call("probe.budget") <= 40.0
 
     def test_a_methods_own_budget_is_its_callers_default(self, caller: Caller) -> None:
-        assert 0 < caller.call("probe.budget_of_its_own") <= 0.75
+        assert 0 < caller.call("probe.budget_of_its_own") <= 3.0
 
     def test_the_apps_own_budget_is_the_default(self, world: World, face: Any) -> None:
         world.serve(probe(), timeout=30.0)

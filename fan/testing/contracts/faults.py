@@ -116,7 +116,7 @@ class Faults(Harness):
     @pytest.fixture
     def outside(self, world: World, face: Face) -> Caller:
         """Calls into the server processes."""
-        return face(world.app(on_file=True)).using(timeout=2 * BOUND)
+        return face(world.app(on_file=True)).using(timeout=4 * BOUND)
 
     def _common(self, world: World) -> list[str]:
         return [world.registry, world.settings().runtime_dir, self.bind or self.scheme]
@@ -171,8 +171,8 @@ class Faults(Harness):
         for _ in range(20):
             outside.call("probe.whoami")
         doomed.kill()
-        # A broker gives calls to the dead one until it has noticed: what may run again goes on then.
-        # It gives in turn, so that the second of these two has met the dead one.
+        # A broker gives calls to the dead one until it has noticed: what may run again goes on
+        # then. It gives in turn, so that the second of these two has met the dead one.
         for _ in range(2):
             outside.call("probe.whoami_again")
         answers = {outside.call("probe.whoami")["instance"] for _ in range(20)}

@@ -11,6 +11,7 @@ import pytest
 
 from fan.errors import DeadlineExceeded, FanError, RemoteError, Unavailable
 from fan.testing.contracts.callers import Caller
+from fan.testing.contracts.deadlines import BRIEF
 from fan.testing.contracts.harness import Harness, World
 from fan.testing.contracts.probe import BOUND, Broken, Probe, probe
 
@@ -70,7 +71,7 @@ class Resilience(Harness):
         world.serve(service)
         caller = face(world.client(retries=1_000_000, retry_budget=1e9, breaker_failures=0))
         caller.call("probe.whoami")  # the registry is read, so that there is time for an attempt
-        failure = caller.using(timeout=0.5).failure("probe.flaky")
+        failure = caller.using(timeout=BRIEF).failure("probe.flaky")
         assert isinstance(failure, RemoteError | DeadlineExceeded)
         assert 1 <= service.runs["flaky"] < 1000
 

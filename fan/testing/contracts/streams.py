@@ -9,6 +9,7 @@ import pytest
 
 from fan.errors import DeadlineExceeded, FanError, NotFound, Unimplemented
 from fan.testing.contracts.callers import Caller
+from fan.testing.contracts.deadlines import BRIEF
 from fan.testing.contracts.harness import Harness, World, needs
 from fan.testing.contracts.probe import BOUND, OutOfStock, Probe, probe
 
@@ -116,7 +117,7 @@ class Streams(Harness):
     @needs("stream")
     def test_the_deadline_is_the_idle_limit_of_the_rest(self, caller: Caller) -> None:
         caller.call("probe.add", 1)  # the registry is read, so that the budget is the stream's
-        reader = caller.using(timeout=0.5).stream("probe.count_then_hold", 2)
+        reader = caller.using(timeout=BRIEF).stream("probe.count_then_hold", 2)
         assert [reader.next(), reader.next()] == [0, 1]
         with pytest.raises(DeadlineExceeded):
             reader.next()
@@ -124,8 +125,8 @@ class Streams(Harness):
 
     @needs("stream")
     def test_a_stream_that_keeps_moving_outlives_the_deadline(self, caller: Caller) -> None:
-        reader = caller.using(timeout=1.5).stream("probe.count_slowly", 4, 0.45)
-        assert reader.rest() == list(range(4))  # in 1.8 s; the first may be a second late
+        reader = caller.using(timeout=2.5).stream("probe.count_slowly", 4, 0.7)
+        assert reader.rest() == list(range(4))  # in 2.8 s; each may be two seconds late
 
     @needs("stream")
     def test_a_stream_from_inside_a_handler_is_read(

@@ -22,7 +22,7 @@ from fan.transports.amqp import AmqpTransport
 from fan.transports.base import Listener, Overdue, Served, Stream
 
 #: Seconds after which a test is taken to hang.
-HANG = 30.0
+HANG = 60.0
 #: Milliseconds that a call gets which is answered at once on a machine that has nothing else to do.
 PATIENT = 30_000
 SHOP = Served("shop", "1.0.0", "shop-1", frozenset({"again"}))

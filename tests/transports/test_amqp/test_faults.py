@@ -62,7 +62,10 @@ class Load:
             except FanError as exc:
                 self.outcomes[f"{exc.code} {exc.executed}"] += 1
             else:
-                self.outcomes["ok" if response.body == body else "wrong"] += 1
+                if response.code != "ok":  # as when it came out of its queue too late
+                    self.outcomes[response.code] += 1
+                else:
+                    self.outcomes["ok" if response.body == body else "wrong"] += 1
 
     def _push(self, who: int) -> None:
         n = 0
@@ -81,7 +84,7 @@ class Load:
             thread.join(HANG)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_a_broker_that_is_killed_and_comes_back_loses_no_confirmed_push(
     new_rabbitmq: Callable[..., RabbitMQ],
     make: Make,
@@ -121,7 +124,7 @@ def test_a_broker_that_is_killed_and_comes_back_loses_no_confirmed_push(
     assert "of somebody else's connection" in caplog.text
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_a_broker_without_memory_keeps_calls_waiting_and_no_longer_than_their_deadline(
     new_rabbitmq: Callable[..., RabbitMQ], make: Make, serve: Serve
 ) -> None:
@@ -142,14 +145,14 @@ def test_a_broker_without_memory_keeps_calls_waiting_and_no_longer_than_their_de
 def test_a_handler_slower_than_two_heartbeats_keeps_its_message(
     new_vhost: Callable[[], str], make: Make, serve: Serve
 ) -> None:
-    url = f"{new_vhost()}?heartbeat=1"
+    url = f"{new_vhost()}?heartbeat=2"
     handler = Handler()
     serve(make(url), handler)
     client = make(url)
     called = client.submit(client.home(), a_call("wait", body=b"1", timeout_ms=60_000))
     client.send(client.home(), a_push("wait", body=b"2"))
     assert {handler.wait().kind, handler.wait().kind} == {"call", "push"}
-    threading.Event().wait(4.0)  # four heartbeats
+    threading.Event().wait(8.0)  # four heartbeats
     handler.release.set()
     assert called.result(HANG).body == b"1"
     until(lambda: _waiting(client) == 0)
@@ -314,7 +317,7 @@ def test_a_queue_that_somebody_deletes_is_made_again(
     assert held.result(HANG).body == b"held"  # it lost nothing by it
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_queues_that_somebody_deletes_under_load_are_made_again(
     new_vhost: Callable[[], str], make: Make, serve: Serve
 ) -> None:
@@ -377,7 +380,7 @@ def test_a_channel_that_the_broker_closes_fails_only_its_own(
     assert held.result(HANG).body == b"held"
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_a_thousand_calls_leave_the_broker_as_it_was(
     new_rabbitmq: Callable[..., RabbitMQ], make: Make, serve: Serve
 ) -> None:

@@ -228,7 +228,7 @@ def locked(make: Make, path: str) -> Iterator[sqlite3.Connection]:
 def test_a_locked_file_ends_at_the_deadline(
     make: Make, locked: sqlite3.Connection, path: str, act: str
 ) -> None:
-    request = a_push(topic="news", timeout_ms=200)
+    request = a_push(topic="news", timeout_ms=1500)
     carry = make().send if act == "push" else make().publish
     with pytest.raises(DeadlineExceeded, match="locked by another process") as info:
         carry(address(path), request)
@@ -239,7 +239,7 @@ def test_beginning_to_take_from_a_locked_file_ends_in_time(
     make: Make, locked: sqlite3.Connection
 ) -> None:
     with pytest.raises(DeadlineExceeded, match="locked"):
-        serve(make(timeout=0.2), Handler())
+        serve(make(timeout=1.5), Handler())
 
 
 def test_workers_go_on_once_a_lock_is_gone(make: Make, path: str) -> None:
@@ -252,6 +252,28 @@ def test_workers_go_on_once_a_lock_is_gone(make: Make, path: str) -> None:
         db.execute("COMMIT")
     sending.join(HANG)
     assert handler.wait().method == "waits"
+
+
+def test_messages_wait_while_the_machine_gives_no_thread(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, is_short, refused = threading.Thread.start, threading.Event(), threading.Event()
+
+    def scarce(thread: threading.Thread) -> None:
+        if is_short.is_set() and thread.name == "fan-queue-0":
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    transport, handler = make(), Handler()
+    serve(transport, handler)
+    is_short.set()
+    send(transport, a_push("waits"))
+    assert refused.wait(HANG)
+    is_short.clear()
+    request = handler.wait()
+    assert (request.method, request.attempt) == ("waits", 0)
 
 
 def test_workers_take_from_a_file_that_was_replaced(make: Make, path: str) -> None:

@@ -156,7 +156,7 @@ def test_a_server_that_reads_in_drips_costs_no_more_than_the_deadline(
         transport.call(secured.address, request(body=b"x" * 16_000_000, timeout_ms=300))
     over.set()
     assert info.value.reason == "client_timer"
-    assert time.monotonic() - began < 3.0  # all of it would take 15 s
+    assert time.monotonic() - began < 10.0  # all of it would take 15 s
 
 
 @pytest.mark.usefixtures("trusted")

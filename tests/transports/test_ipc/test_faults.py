@@ -21,7 +21,7 @@ from fan.model import Address
 from fan.transports import ipc_frames as frames
 
 #: Longer than any deadline here, shorter than a hang.
-SOON = 5.0
+SOON = 20.0
 
 
 def each_way(place: Any, address: Any, request: Any) -> list[Any]:
@@ -44,7 +44,7 @@ def each_way(place: Any, address: Any, request: Any) -> list[Any]:
 
 def test_a_slow_handler_is_a_deadline_and_the_next_call_gets_its_own_answer(place: Any) -> None:
     began = time.monotonic()
-    for error in each_way(place, place.address, place.request("wait", b"late", 0.4)):
+    for error in each_way(place, place.address, place.request("wait", b"late", 1.0)):
         assert isinstance(error, DeadlineExceeded)
         assert (error.reason, error.executed) == ("client_timer", "maybe")
     assert time.monotonic() - began < SOON
@@ -90,7 +90,7 @@ def test_a_reply_that_drips_in_falls_under_the_deadline(place: Any) -> None:
         began = time.monotonic()
         for error in each_way(place, address, place.request("echo", timeout=0.2)):
             assert isinstance(error, DeadlineExceeded)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < SOON
         place.client.close()
 
 
@@ -328,7 +328,7 @@ def test_a_request_that_goaway_excludes_is_sent_once_more(place: Any) -> None:
 
 def test_a_caller_that_hangs_up_is_seen_by_the_handler(place: Any) -> None:
     with pytest.raises(DeadlineExceeded):
-        place.call("until_cancelled", timeout=0.4)
+        place.call("until_cancelled", timeout=1.0)
     assert place.handler.saw_cancel.wait(20)
 
 
@@ -353,7 +353,7 @@ def test_a_cancel_frame_is_seen_on_an_exclusive_connection(place: Any) -> None:
 def test_a_caller_that_gave_up_cancels_the_future_of_an_async_handler(place: Any, how: str) -> None:
     if how == "call":
         with pytest.raises(DeadlineExceeded):
-            place.call("later", timeout=0.4)
+            place.call("later", timeout=1.0)
     else:
         future = place.submit("later")
         assert place.handler.entered.acquire(timeout=20)

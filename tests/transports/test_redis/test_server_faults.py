@@ -145,7 +145,7 @@ def test_a_redis_that_hangs_costs_a_call_its_deadline_and_no_more(
     assert answers(client)
     server.pause()
     try:
-        for call in (client.using(timeout=0.3).call, client.using(timeout=0.3).push):
+        for call in (client.using(timeout=1.5).call, client.using(timeout=1.5).push):
             failure = failure_of(lambda call=call: call("probe.add", 1))
             assert (failure.code, failure.reason) == ("deadline_exceeded", "client_timer")
             assert failure.executed == "maybe"

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fancli.describing import heard, to_text
+
 if TYPE_CHECKING:
-    from fan import Instance, Interface, MethodInfo, Override, Param, ServiceInfo
+    from fan import Instance, Interface, MethodInfo, Override, ServiceInfo
 
 VERSION_COLUMNS = ("service", "version", "weight", "up", "transports", "unmet")
 INSTANCE_COLUMNS = ("id", "version", "state", "addresses", "pid", "host", "started_at", "unmet")
@@ -113,7 +115,7 @@ def summary(info: ServiceInfo) -> list[str]:
             for r in map(shown, version_rows(info))
         ),
         *(f"  {m.name} is to be pushed" for m in methods(info) if m.is_push),
-        *(f"  {m.name} {_heard(each)}" for m in methods(info) for each in m.topics),
+        *(f"  {m.name} {heard(each)}" for m in methods(info) for each in m.topics),
         *(f"  {line}" for line in _overrides(info)),
     ]
 
@@ -186,162 +188,11 @@ def near(name: str, known: list[str]) -> list[str]:
     return get_close_matches(name, known, n=3)
 
 
-def interface_text(interface: Interface) -> str:
-    """A service for a person: its doc and the signatures of its methods."""
-    lines = [f"{interface.service} {interface.version}"]
-    lines += [f"  {line}".rstrip() for line in interface.doc.splitlines()]
-    for method in interface.methods:
-        lines += ["", f"  {signature(method)}"]
-        first = method.doc.strip().partition("\n")[0]
-        if first:
-            lines.append(f"      {first}")
-        if method.is_push:
-            lines.append("      to be pushed")
-        lines += [f"      {_heard(each)}" for each in method.topics]
-    for strength, wanted in interface.depend.items():
-        names = ", ".join(f"{name}{range}" for name, range in wanted.items())
-        lines += ["", f"  needs ({strength}): {names}"] if names else []
-    return "\n".join(lines)
-
-
-def method_text(interface: Interface, method: MethodInfo) -> str:
-    """A method for a person."""
-    lines = [f"{interface.service}.{signature(method)}", ""]
-    lines += [f"  {line}".rstrip() for line in method.doc.splitlines()]
-    if method.doc:
-        lines.append("")
-    for param in method.params:
-        default = "required" if param.required else f"default {_json(param.default)}"
-        if param.kind.startswith("var_"):
-            default = "any number"
-        lines.append(f"  {param.name:<12} {type_of(param.schema):<20} {default}")
-    lines += _types_text(method)
-    facts = [f"version {interface.version}"]
-    if method.is_push:
-        facts.append("to be pushed")
-    if method.is_stream:
-        facts.append("a stream")
-    if method.is_idempotent:
-        facts.append("idempotent")
-    if method.timeout is not None:
-        facts.append(f"timeout {method.timeout:g}s")
-    if method.raises:
-        facts.append(f"raises {', '.join(method.raises)}")
-    lines += ["", f"  {', '.join(facts)}"]
-    return "\n".join([*lines, *(f"  {_heard(each)}" for each in method.topics)])
-
-
-def _heard(topic: str) -> str:
-    """`orders.created/shop` in words."""
-    name, _, group = topic.rpartition("/")
-    return f"hears {name}, {f'one of group {group}' if group else 'every instance'}"
-
-
-def _types_text(method: MethodInfo) -> list[str]:
-    """A line for each type that the parameters name: its fields."""
-    shared = dict(method.definitions)
-    for param in method.params:
-        shared |= param.schema.get("$defs") or {}
-    lines: list[str] = []
-    for name, schema in shared.items():
-        fields = schema.get("properties") or {}
-        required = schema.get("required") or ()
-        said = [
-            f"{field}: {type_of(each)}" + ("" if field in required else _default(each))
-            for field, each in fields.items()
-        ]
-        lines.append(
-            f"  {name}: {{{', '.join(said)}}}" if fields else f"  {name}: {type_of(schema)}"
-        )
-    return ["", *lines] if lines else []
-
-
-def _default(schema: Mapping[str, Any]) -> str:
-    return f" = {_json(schema['default'])}" if "default" in schema else " (optional)"
-
-
-def signature(method: MethodInfo) -> str:
-    """`hello(name: string = "World") -> string`, types as JSON Schema names them."""
-    parts: list[str] = []
-    has_star = False
-    for param in method.params:
-        if param.kind == "keyword_only" and not has_star:
-            parts.append("*")
-            has_star = True
-        has_star = has_star or param.kind == "var_positional"
-        parts.append(_param(param))
-    returns = type_of(method.returns)
-    stream = "stream of " if method.is_stream else ""
-    return f"{method.name}({', '.join(parts)}) -> {stream}{returns}"
-
-
-def _param(param: Param) -> str:
-    mark = {"var_positional": "*", "var_keyword": "**"}.get(param.kind, "")
-    text = f"{mark}{param.name}"
-    kind = type_of(param.schema)
-    if kind != "any":
-        text += f": {kind}"
-    if not param.required and not mark:
-        text += f" = {_json(param.default)}"
-    return text
-
-
-def type_of(schema: Mapping[str, Any]) -> str:
-    """A JSON Schema in a word or two."""
-    if "$ref" in schema:
-        return str(schema["$ref"]).rpartition("/")[2]
-    if "enum" in schema:
-        return " | ".join(_json(each) for each in schema["enum"])
-    if "anyOf" in schema:
-        return " | ".join(type_of(each) for each in schema["anyOf"])
-    said = schema.get("type")
-    if said == "array" and isinstance(schema.get("items"), dict):
-        return f"array[{type_of(schema['items'])}]"
-    if isinstance(said, list):
-        return " | ".join(map(str, said))
-    return str(schema.get("format") or said or "any")
-
-
-def skeleton(method: MethodInfo) -> dict[str, Any]:
-    """A payload to fill in: defaults where there are some, else an empty value of the type."""
-    return {
-        param.name: param.default
-        if not param.required
-        else _empty(param.schema, method.definitions, 0)
-        for param in method.params
-        if not param.kind.startswith("var_")
-    }
-
-
-def _empty(schema: Mapping[str, Any], shared: Mapping[str, Any], depth: int) -> Any:
-    shared = schema.get("$defs") or shared  # a parameter may carry its own
-    if "$ref" in schema and depth < 8:
-        name = str(schema["$ref"]).rpartition("/")[2]
-        return _empty(shared.get(name, {}), shared, depth + 1)
-    if "default" in schema:
-        return schema["default"]
-    if schema.get("enum"):
-        return schema["enum"][0]
-    if schema.get("anyOf"):
-        return _empty(schema["anyOf"][0], shared, depth + 1)
-    if schema.get("type") == "object":
-        properties = schema.get("properties") or {}
-        if depth >= 8:
-            return {}
-        return {key: _empty(each, shared, depth + 1) for key, each in properties.items()}
-    empty: dict[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False, "array": []}
-    return empty.get(str(schema.get("type")))
-
-
 def event_text(event: Mapping[str, Any]) -> str:
     """One line of `fan discover watch`."""
     mark = {"gone": "-", "changed": "~"}.get(event["event"], "+")
     about = [str(event[key]) for key in ("service", "version", "instance") if event.get(key)]
     rest = event.get("state") or event.get("versions") or ""
     where = " ".join(event.get("addresses") or ())
-    shown = rest if isinstance(rest, str) else _json(rest)
+    shown = rest if isinstance(rest, str) else to_text(rest)
     return " ".join(part for part in (mark, event["kind"], *about, shown, where) if part)
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

@@ -47,7 +47,7 @@ def _draft(method: MethodInfo | None, payload: Payload) -> Any:
         if payload.args and payload.kwargs:
             raise Usage("--edit: arguments by name and by position, and the method is not known")
         return payload.args or payload.kwargs
-    from fancli.catalog import skeleton
+    from fancli.describing import skeleton
 
     by_place = [param.name for param in method.params if param.kind.startswith("positional")]
     if len(payload.args) > len(by_place):

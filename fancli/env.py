@@ -110,6 +110,10 @@ class Environment:
                     continue
         return DEFAULT_WIDTH
 
+    def text_width(self, elsewhere: int) -> int:
+        """Columns to fill a text to: of the terminal that it is read on, or COLUMNS, else these."""
+        return self.width if self.stdout_is_tty or self.vars.get("COLUMNS") else elsewhere
+
     def read_stdin(self) -> bytes:
         """All of stdin, when the user asked for it (`-`). Raises ValueError when it is closed."""
         if self.stdin is None:

@@ -18,6 +18,20 @@ def fitted(text: str, width: int) -> str:
     return "\n".join(lines)
 
 
+def hung(line: str, width: int, *, deeper: int = 4) -> list[str]:
+    """A line that stands for one thing, in lines of at most `width`: what does not fit goes on
+    below, indented by so much more."""
+    if len(line) <= width:
+        return [line]
+    from textwrap import wrap
+
+    indent = " " * (len(line) - len(line.lstrip()))
+    return wrap(
+        line.lstrip(), width, initial_indent=indent, subsequent_indent=indent + " " * deeper,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+
 def _units(lines: list[str]) -> Iterator[list[str]]:
     """Lines that belong together: a paragraph, or a term with the lines below its text."""
     unit: list[str] = []

@@ -3,6 +3,7 @@ knows prompt_toolkit."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,11 @@ class Prompt:
 
     def read(self) -> str:
         """The next line. Raises EOFError at its end, KeyboardInterrupt for a line given up."""
-        return self._prompt.prompt("fan> ")
+        told = signal.set_wakeup_fd(-1)  # the prompt's loop takes it, and leaves none behind
+        try:
+            return self._prompt.prompt("fan> ")
+        finally:
+            signal.set_wakeup_fd(told, warn_on_full_buffer=False)
 
 
 class _Kept(FileHistory):

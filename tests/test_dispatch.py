@@ -129,14 +129,14 @@ def test_an_async_handler_ends_at_its_deadline(dispatcher: Dispatcher, desk: Des
         "deadline_exceeded", "server_timer", "maybe",
     )  # fmt: skip
     assert desk.closed.wait(BOUND)
-    assert dispatcher.in_flight == 0
+    assert dispatcher.wait_idle(BOUND)
 
 
 def test_an_async_stream_whose_item_does_not_come_ends(dispatcher: Dispatcher, desk: Desk) -> None:
     stream = opened(dispatcher(request("hold_stream", timeout_ms=500, kind="stream")))
     chunk, end = list(stream.chunks)
     assert (chunk.kind, end.code, end.reason) == ("chunk", "deadline_exceeded", "server_timer")
-    assert desk.closed.is_set()
+    assert desk.closed.wait(BOUND)
 
 
 def test_each_item_of_a_stream_has_a_deadline_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

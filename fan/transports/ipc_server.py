@@ -117,7 +117,7 @@ class UnixListener(Listener):
             self._changed.notify_all()
 
     def _is_idle(self) -> bool:
-        return not any(s.active for s in list(self._sessions))
+        return all(session.is_idle for session in list(self._sessions))
 
     def _unlink(self) -> None:
         with suppress(OSError):

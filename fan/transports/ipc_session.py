@@ -80,6 +80,11 @@ class Session:
         self.is_gone = False
         self.writing = threading.Lock()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether every request is answered, and the answers have left."""
+        return not self.active
+
     def run(self) -> bool:
         """Serve until the peer leaves or talks garbage; False when another thread reads on."""
         read, is_over = self.read, True

@@ -91,6 +91,12 @@ class SharedSession(Session):
         self._wide_until = 0.0
         self._lag = 0.0
 
+    @property
+    def is_idle(self) -> bool:
+        # In this order: an answer is in `_out` before its stream ends, and who takes it out has the
+        # lock until it has left.
+        return not self.active and not self._out and not self.writing.locked()
+
     def read(self, deadline: float | None) -> tuple[int, int, Bytes]:
         if self._todo and not self.wire.has_frame():
             self._run_in_turn(self._turn)
@@ -187,6 +193,11 @@ class SharedSession(Session):
 
     def _flush(self) -> None:
         """Send what waits, unless somebody is at it, who will then find this too. Never blocks."""
+        self._send_waiting()
+        if self.listener.is_draining:  # `close` waits until the last answer has left
+            self.listener.notify()
+
+    def _send_waiting(self) -> None:
         out = self._out
         while out and self.writing.acquire(blocking=False):
             batch = self._next_batch()

@@ -3,6 +3,7 @@ be up."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ import msgspec
 
 from fancli import catalog
 from fancli.complete import complete_service, complete_target
+from fancli.describing import interface_text, method_text
+from fancli.describing import skeleton as skeleton_of
 from fancli.exits import Exit
 from fancli.group import command
 from fancli.live import standing
@@ -143,22 +146,23 @@ def describe(common: Common, *, target: str, skeleton: bool) -> int:
     with common.app() as app:
         info, method_name = _longest(app, name)
     interface = catalog.interface(info, want)
+    width = common.env.text_width(sys.maxsize)  # for grep a line stays a line
     if not method_name:
         if skeleton:
             raise Usage(f"--skeleton: {name} is a service", f"fan discover describe {name}.METHOD")
         if common.env.is_json:
             common.out.object({"v": 1, "ok": True, **msgspec.to_builtins(interface)})
         else:
-            common.out.text(catalog.interface_text(interface))
+            common.out.text(interface_text(interface, width))
         return Exit.OK
     method = catalog.method(interface, method_name)
     if skeleton:
-        common.out.object(catalog.skeleton(method))
+        common.out.object(skeleton_of(method))
     elif common.env.is_json:
         found = {"service": interface.service, "version": interface.version}
         common.out.object({"v": 1, "ok": True, **found, **msgspec.to_builtins(method)})
     else:
-        common.out.text(catalog.method_text(interface, method))
+        common.out.text(method_text(interface, method, width))
     return Exit.OK
 
 

@@ -25,7 +25,7 @@ WIDEST = 100
 @common
 def help_(common: Common, *, words: tuple[str, ...]) -> int:
     """Explain a topic, an error code (`fan help error CODE`), or a command."""
-    root, width = click.get_current_context().find_root(), _width(common)
+    root, width = click.get_current_context().find_root(), common.env.text_width(WIDEST)
     if not words:
         common.out.text(f"{root.get_help()}\n\n{fitted(_topics(), width)}")
     elif words[0] == "error":
@@ -35,12 +35,6 @@ def help_(common: Common, *, words: tuple[str, ...]) -> int:
     else:
         common.out.text(_command(root, words))
     return Exit.OK
-
-
-def _width(common: Common) -> int:
-    """Columns for a text: those of the terminal, where it is read on one."""
-    env = common.env
-    return env.width if env.stdout_is_tty or env.vars.get("COLUMNS") else WIDEST
 
 
 def _topics() -> str:

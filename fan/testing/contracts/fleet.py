@@ -89,13 +89,13 @@ class Fleet(Harness):
             thread.start()
         while not done[leaving.instance_id]:
             threading.Event().wait(0.001)
-        stopping = threading.Thread(target=app.stop, args=(BOUND,))
+        stopping = threading.Thread(target=app.stop, args=(6 * BOUND,))
         stopping.start()
         before = staying.runs["whoami"]
         while staying.runs["whoami"] < before + 50 and not failures:
             threading.Event().wait(0.001)
         leaving.release()
-        stopping.join(4 * BOUND)
+        stopping.join(6 * BOUND)
         go_on.set()
         for thread in threads:
             thread.join(BOUND)

@@ -62,7 +62,10 @@ class Load:
             except FanError as exc:
                 self.outcomes[f"{exc.code} {exc.executed}"] += 1
             else:
-                self.outcomes["ok" if response.body == body else "wrong"] += 1
+                if response.code != "ok":  # as when it came out of its queue too late
+                    self.outcomes[response.code] += 1
+                else:
+                    self.outcomes["ok" if response.body == body else "wrong"] += 1
 
     def _push(self, who: int) -> None:
         n = 0

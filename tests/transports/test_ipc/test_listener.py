@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from fan import codec
 from fan.errors import AlreadyExists, InvalidArgument, Unavailable
 from fan.model import Address
 from fan.transports import ipc_files
@@ -210,6 +211,23 @@ def test_close_waits_for_what_is_in_flight(place: Any) -> None:
     place.listener.close(20)
     assert place.handler.release.is_set()
     assert future.result(20).body == b"1"
+
+
+@pytest.mark.parametrize("mode", [frames.EXCLUSIVE, frames.SHARED])
+def test_close_waits_until_an_answer_has_left(place: Any, mode: int) -> None:
+    size = 4_000_000  # more than a socket holds
+    sock = place.connect(mode)
+    request = place.request("big", str(size).encode())
+    sock.sendall(frames.frame(frames.REQUEST, 1, codec.pack(request)))
+    length, kind, _ = frames.HEADER.unpack(place.receive(sock, frames.SIZE))
+    closing = threading.Thread(target=place.listener.close, args=(60,))
+    closing.start()
+    closing.join(0.5)  # it has no reason to end before the rest was read
+    assert kind == frames.RESPONSE
+    assert len(place.receive(sock, length)) == length
+    closing.join(60)
+    assert not closing.is_alive()
+    sock.close()
 
 
 def test_close_drops_what_takes_too_long(place: Any) -> None:

@@ -73,7 +73,9 @@ def _callable(endpoint: Endpoint) -> tuple[Callable[..., Any], Callable[[LocalSi
     """The function that calls an endpoint, and the one that tells it of a new local target.
 
     One frame, and nothing but a child context around the method: these lines are what a local call
-    costs. A changed target is swapped in by one assignment, so a call never asks.
+    costs. A changed target is swapped in by one assignment, so a call never asks. Nor does it look
+    at the clock again when the method has come back: one that does so late has run, and a caller
+    who waits for it from elsewhere goes by a clock of its own.
     """
     get, enter, leave, now = _current.get, _current.set, _current.reset, time.monotonic
     site: LocalSite | None = None

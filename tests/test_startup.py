@@ -78,7 +78,8 @@ CALL = names(
     fan.local fan.middleware fan.middleware.base fan.middleware.deadline fan.middleware.hops
     fan.middleware.retry fan.names fan.parts fan.picker fan.policies fan.routes fan.routing
     fan.runner fan.sending fan.service fan.signature fan.stale fan.transports
-    fan.transports.base fancli.answers fancli.calling fancli.coerce fancli.show
+    fan.transports.base fan.transports.idle fancli.answers fancli.calling fancli.coerce
+    fancli.show
     """
 )
 #: Of the standard library, by every command.

@@ -18,6 +18,7 @@ import httptools
 
 from fan.errors import NO, YES, DeadlineExceeded, FanError, ResourceExhausted, Unavailable
 from fan.transports.http_wire import Origin, malformed
+from fan.transports.idle import take_stale
 
 if TYPE_CHECKING:
     import ssl
@@ -236,8 +237,6 @@ class Links:
     def sweep(self) -> None:
         """Close what nobody used for long, and what its server closed; called where a connection
         is made, which is rare: else what leads to a server that is gone would stay for good."""
-        from fan.transports.idle import take_stale
-
         with self._lock:
             stale = take_stale(self._idle)
         self._drop(stale)

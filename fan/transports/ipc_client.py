@@ -17,6 +17,7 @@ from fan import codec
 from fan.errors import FanError, InvalidArgument, Unavailable
 from fan.message import Request, Response
 from fan.transports import ipc_frames as frames
+from fan.transports.idle import take_stale
 from fan.transports.ipc_failures import draining, fail, garbled, late, refused, too_large
 from fan.transports.ipc_frames import (
     CHUNK,
@@ -169,8 +170,6 @@ class Pool:
 
     def sweep(self) -> None:
         """Close idle connections whose server is gone; called at a dial, which is rare."""
-        from fan.transports.idle import take_stale
-
         with self._lock:
             stale = take_stale(self._idle)
         for connection in stale:

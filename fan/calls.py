@@ -36,7 +36,7 @@ class Calls:
 
     def call(self, target: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call `service.method` and wait for the result."""
-        return self.client.call(target, *args, **kwargs)
+        return self.client.bind(target)(*args, **kwargs)
 
     async def acall(self, target: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call from a coroutine."""

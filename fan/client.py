@@ -90,7 +90,8 @@ class Client:
 
     def bind(self, target: str) -> Callable[..., Any]:
         """A callable for one target, for many calls. Raises ValueError for what is no target."""
-        return self._endpoint(target).call
+        endpoint = self._endpoints.get(target) or self._endpoint(target)
+        return endpoint.call
 
     def _endpoint(self, target: str) -> Endpoint:
         endpoint = self._endpoints.get(target)
@@ -103,7 +104,7 @@ class Client:
 
     def call(self, target: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call and wait for the result."""
-        return self._endpoint(target).call(*args, **kwargs)
+        return self.bind(target)(*args, **kwargs)
 
     async def acall(self, target: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call from a coroutine. Cancelling it cancels the call."""

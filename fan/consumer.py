@@ -46,6 +46,11 @@ def users_of(object: str) -> str:
     return owner_of(name) if kind == "config" else ""
 
 
+def _owners(names: Iterable[str]) -> set[str]:
+    """The services whose users look at these objects, and at all below those that end in `/`."""
+    return {owner for name in names if (owner := users_of(name.rstrip("/")))}
+
+
 class Registration:
     """The record of one App, kept as its mirror moves on. It is written from the first name in use
     on; where the registry does not let us write it, nobody waits for this App."""
@@ -91,12 +96,23 @@ class Registration:
     def extend(self, names: Iterable[str], deadline: float) -> None:
         """Register the services whose objects are about to be read. Raises what the store raises:
         who is not registered must not read."""
-        owners = {owner for name in names if (owner := users_of(name.rstrip("/")))}
+        owners = _owners(names)
         with self._lock:
             uses = owners.union(self._record.uses)
             self._record = msgspec.structs.replace(self._record, uses=tuple(sorted(uses)))
         if not (owners.issubset(self._told) and self._is_registered()):
             self._write(deadline)
+
+    def narrow(self, names: Iterable[str]) -> None:
+        """Use only what is left. It is told along with what is told next; until then others wait
+        for us, and are answered."""
+        with self._lock:
+            uses = tuple(sorted(_owners(names)))
+            self._record = msgspec.structs.replace(self._record, uses=uses)
+
+    def _is_waited_for(self, services: Iterable[str]) -> bool:
+        """Whether a change of these is one of ours, or of what we are known to use."""
+        return not self._told.union(self._record.uses).isdisjoint(services)
 
     def applied(self, state: State, entries: Iterable[Entry] | None) -> None:
         """Acknowledge a state; at once where it touches what is in use, else after a while."""
@@ -111,11 +127,7 @@ class Registration:
                 entries is None
                 or self._record.nack is not None
                 or not self._record.applied.gen  # who was given up said nothing yet
-                or any(
-                    users_of(diff.object) in self._record.uses
-                    for entry in entries
-                    for diff in entry.diff
-                )
+                or self._is_waited_for(users_of(d.object) for entry in entries for d in entry.diff)
             )
             self._record = msgspec.structs.replace(self._record, applied=new, nack=None)
         if is_prompt or time.monotonic() - self._written_at > LAZY:
@@ -147,8 +159,8 @@ class Registration:
         for found in self._open().list(PREPARATIONS, deadline=deadline):
             with contextlib.suppress(msgspec.DecodeError, RecursionError):
                 proposal = _decode_proposal(found.body)
-                concerned = {users_of(object) for object in proposal.changes}
-                if found.name not in self._record.votes and concerned & {*self._record.uses}:
+                concerned = map(users_of, proposal.changes)
+                if found.name not in self._record.votes and self._is_waited_for(concerned):
                     votes[found.name] = self._verdict(proposal)
         if not votes:
             return

@@ -26,39 +26,26 @@ if TYPE_CHECKING:
 _current: ContextVar[Context | None] = ContextVar("fan.context", default=None)
 
 
-class _Entropy:
-    """Random bytes in pieces of 16, fetched from the kernel a few kilobytes at a time: one system
-    call per id would be most of an id's cost, and `random` costs a one-shot command its import."""
-
-    def __init__(self) -> None:
-        self._pieces: deque[bytes] = deque()
-
-    def take(self) -> bytes:
-        """16 random bytes. Taking is atomic, so threads need no lock."""
-        while True:
-            try:
-                return self._pieces.popleft()
-            except IndexError:
-                block = os.urandom(16 * 64)
-                self._pieces.extend(block[i : i + 16] for i in range(0, len(block), 16))
-
-    def forget(self) -> None:
-        """Drop what is at hand: a forked child must not make its parent's ids."""
-        self._pieces.clear()
-
-
-_entropy = _Entropy()
-forks.in_child("values", _entropy.forget)
+#: Random digits in pieces of 32, fetched from the kernel a few kilobytes at a time: one system call
+#: per id would be most of an id's cost, and `random` costs a one-shot command its import. A forked
+#: child must not make its parent's ids.
+_pieces: deque[str] = deque()
+forks.in_child("values", _pieces.clear)
 
 
 def new_id() -> str:
     """128 random bits in hexadecimal: ids of requests, instances and traces."""
-    return _entropy.take().hex()
+    while True:
+        try:
+            return _pieces.popleft()  # in one step, so that threads need no lock
+        except IndexError:
+            block = os.urandom(16 * 64).hex()
+            _pieces.extend(block[i : i + 32] for i in range(0, len(block), 32))
 
 
 def new_span_id() -> str:
     """64 random bits in hexadecimal, as W3C trace context wants them."""
-    return _entropy.take()[:8].hex()
+    return new_id()[:16]
 
 
 def new_traceparent(trace_id: str = "", flags: str = "00") -> str:

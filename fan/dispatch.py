@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fan.errors import FailedPrecondition, FanError, InvalidArgument, Unavailable, Unimplemented
+from fan.errors import FailedPrecondition, FanError, InvalidArgument, Unimplemented
 from fan.exchange import Exchange
 from fan.failures import error_response
 from fan.hosting import Hosted, Hosting
 from fan.message import MAX_TIMEOUT, VERSION, Request, Response
-from fan.middleware.base import Inbound, InboundNext, Middleware, Steps
+from fan.middleware.base import Inbound, InboundNext, Invoke, Middleware, Steps, around
 from fan.service import Method
 from fan.transports.base import Overdue, Stream
 
@@ -24,6 +23,10 @@ if TYPE_CHECKING:
 
     from fan.app import App
     from fan.overdue import Watch
+
+_INVOKE = Invoke()
+#: The most milliseconds that anything can wait.
+_MOST_MS = int(MAX_TIMEOUT * 1000)
 
 
 class Dispatcher:
@@ -36,14 +39,12 @@ class Dispatcher:
         self._idle = threading.Condition()
         #: One item per request in flight: append and pop are atomic, and need no lock on the way.
         self._flying: list[None] = []
-        self._is_draining = False
         self._watch: Watch | None = None
         #: Whether anybody waits for the last request to end.
         self._is_awaited = False
 
     def __repr__(self) -> str:
-        state = "draining" if self._is_draining else "open"
-        return f"<Dispatcher {state} services={len(self.hosting)} in_flight={self.in_flight}>"
+        return f"<Dispatcher services={len(self.hosting)} in_flight={self.in_flight}>"
 
     @property
     def push_timeout(self) -> float:
@@ -77,13 +78,9 @@ class Dispatcher:
         """Forget what was in flight in the process that this one was forked from."""
         self._idle = threading.Condition()
         self._flying = []
-        self._is_draining = self._is_awaited = False
+        self._is_awaited = False
         self._watch = None
         self.hosting.start_over()
-
-    def drain(self) -> None:
-        """Refuse new requests from now on."""
-        self._is_draining = True
 
     def wait_idle(self, timeout: float) -> bool:
         """Wait until nothing is in flight; False when `timeout` seconds pass first."""
@@ -109,8 +106,8 @@ class Dispatcher:
         on_overdue: Overdue | None = None,
     ) -> Response | Future[Response] | Stream:
         """Answer one request: see `transports.base.Handler`."""
-        if request.timeout_ms > MAX_TIMEOUT * 1000:  # whoever sent it: nothing can wait so long
-            request = msgspec.structs.replace(request, timeout_ms=int(MAX_TIMEOUT * 1000))
+        if request.timeout_ms > _MOST_MS:  # whoever sent it
+            request = msgspec.structs.replace(request, timeout_ms=_MOST_MS)
         try:
             if request.v != VERSION:
                 raise _wrong_version(request.v)
@@ -119,7 +116,7 @@ class Dispatcher:
                 raise self._stale(hosted)
             method = hosted.method(request.method)
         except FanError as exc:
-            return error_response(request, _draining(request) if self._is_draining else exc)
+            return error_response(request, exc)
         return self.handle(
             request,
             hosted,
@@ -151,8 +148,6 @@ class Dispatcher:
         on_overdue: Overdue | None = None,
     ) -> Response | Future[Response] | Stream:
         """Answer one request by a method that was found for it."""
-        if self._is_draining:
-            return error_response(request, _draining(request))
         if method.is_stream is not (request.kind == "stream"):
             return error_response(request, _wrong_kind(request, method))
         if request.principal and not peer:
@@ -189,7 +184,7 @@ class Dispatcher:
         """The innermost layer: bind the arguments, then have the driver run the handler."""
         exchange: Exchange = inbound.exchange
         exchange.bind()
-        response: Response = yield exchange.step()
+        response: Response = yield _INVOKE
         return response
 
 
@@ -198,12 +193,8 @@ def server_chain(layers: list[Middleware], innermost: InboundNext) -> InboundNex
     chain = innermost
     for layer in reversed(layers):
         if type(layer).on_request is not Middleware.on_request:
-            chain = partial(layer.on_request, next=chain)
+            chain = around(layer.on_request, chain)
     return chain
-
-
-def _draining(request: Request) -> FanError:
-    return Unavailable(f"{request.service or request.topic} is draining", reason="draining")
 
 
 def _wrong_version(v: int) -> FanError:

@@ -29,7 +29,7 @@ from fan.errors import (
 from fan.failures import error_response
 from fan.hosting import Hosted
 from fan.message import MAX_TIMEOUT, Request, Response
-from fan.middleware.base import Inbound, InboundNext, Invoke, Sleep
+from fan.middleware.base import Inbound, InboundNext, Sleep
 from fan.runner import Expired
 from fan.service import Method
 from fan.transports.base import Overdue, Stream
@@ -69,8 +69,9 @@ class Exchange:
         self._has_answer = is_call or is_queued
         self._is_queued = is_queued
         self._on_overdue = on_overdue if is_queued and not is_call else None
-        seconds = request.timeout_ms / 1000
-        if not is_call:  # the sender's time was for having it accepted
+        if is_call:
+            seconds = request.timeout_ms / 1000
+        else:  # the sender's time was for having it accepted
             seconds = min(method.timeout or dispatcher.push_timeout, MAX_TIMEOUT)
         self.context = Context(
             site=hosted.sites[method.name],
@@ -79,11 +80,6 @@ class Exchange:
             # Whoever pushed has its answer; what its connection does then is no cancellation.
             cancel_probe=is_cancelled if is_call else None,
         )
-
-    def step(self) -> Invoke:
-        """What the innermost layer yields. Made anew, since an exchange that kept it would be
-        garbage that only the cycle collector finds, for each request."""
-        return Invoke(self._run_plain)
 
     def run(self, chain: InboundNext, peer: str) -> Response | Future[Response] | Stream:
         """Through the layers to the handler; what it gives back depends on the kind of method."""

@@ -60,6 +60,9 @@ class Witness(Protocol):
     def extend(self, names: Iterable[str], deadline: float) -> None:
         """Called before `names` are read for the first time."""
 
+    def narrow(self, names: Iterable[str]) -> None:
+        """Only `names` are in use any more. Returns at once."""
+
     def applied(self, state: State, entries: Iterable[Entry] | None) -> None:
         """A state is in force; `entries` are the generations since the one before, None where they
         are not known. Returns at once."""
@@ -164,6 +167,8 @@ class Mirror:
             names,
             {n: r for n, r in state.objects.items() if n in names or n.startswith(prefixes)},
         )
+        if self.witness is not None:
+            self.witness.narrow(names)
 
     def refresh(self, deadline: float | None = None) -> State:
         """Catch up with the registry. Raises what the store raises."""

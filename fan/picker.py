@@ -153,17 +153,22 @@ class Picker:
         self, table: Table, method: str, options: Options, sticky: str, tried: AbstractSet[str]
     ) -> Choice:
         """Where the next attempt goes. Raises Unavailable and FailedPrecondition, executed no."""
-        if table.version and not (tried or options.want or options.instance or options.shard):
-            choices = table.choices.get(options.transport)
-            if choices is None:
-                choices = self._choices(table, options)
-                if not self._avoided:  # else they hold for a while, and no longer
-                    table.choices[options.transport] = choices
-            if len(choices) == 1:
-                return choices[0]
-            if choices:
-                return choices[self._balancer.turn(len(choices))]
-        return self._choose(table, method, options, sticky, tried)
+        choice = None if tried else self.next_of(table, options)
+        return choice or self._choose(table, method, options, sticky, tried)
+
+    def next_of(self, table: Table, options: Options) -> Choice | None:
+        """The next instance of the one version that is routed: all there is to choose for nearly
+        every first attempt. None where there is more to it."""
+        if not table.version or options.want or options.instance or options.shard:
+            return None
+        choices = table.choices.get(options.transport)
+        if choices is None:
+            choices = self._choices(table, options)
+            if not self._avoided:  # else they hold for a while, and no longer
+                table.choices[options.transport] = choices
+        if len(choices) == 1:
+            return choices[0]
+        return choices[self._balancer.turn(len(choices))] if choices else None
 
     def pick_queue(
         self, table: Table, method: str, options: Options, sticky: str, tried: AbstractSet[str]

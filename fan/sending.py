@@ -1,9 +1,8 @@
-"""One call on its way out: begun once, then an instance is chosen and a request sent per
-attempt."""
+"""One call on its way out: begun once, then an instance is chosen (`choosing`) and a request sent
+per attempt."""
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fan.codec import check_baggage, decode_arguments
-from fan.context import current, new_id
-from fan.errors import NO, FailedPrecondition, FanError, InvalidArgument
+from fan.choosing import Chooser
+from fan.codec import check_baggage
+from fan.context import _current, new_id
+from fan.errors import FanError
 from fan.hosting import Hosted
 from fan.message import JSON, MAX_TIMEOUT, Request, Response
-from fan.middleware.base import Call, CallNext, Middleware, Options, Read, Send, Steps
-from fan.model import QUEUES, Address, Choice, ServiceInfo, transport_of
-from fan.picker import Table, check_pushed, needs_key, peer
+from fan.middleware.base import Call, CallNext, Middleware, Options, Read, Send, Steps, around
+from fan.model import Address, Choice
+from fan.picker import Table
 from fan.routes import Rule
 from fan.service import check_topic
-from fan.transports.base import Transport
 
 if TYPE_CHECKING:
     from fan.app import App
@@ -36,6 +35,8 @@ class Sender:
     def __init__(self, app: App, options: Options) -> None:
         self._app = app
         self._options = options
+        self._chooser = Chooser(app)
+        self._seconds = options.seconds(app.settings.timeout)
         #: Whether these options leave the way of a call to the rules of the App.
         self._is_open = not (options.peers or options.instance) and options.transport == ""
         self._by_rule: dict[Rule, Options] = {}
@@ -79,7 +80,7 @@ class Sender:
     ) -> Hosted | None:
         """The service hosted in this App that a call goes to directly, None where there is none or
         the options or a rule name another place. With `is_at_hand` it reads no registry."""
-        if not self._may_stay or not self._app.dispatcher.hosting:
+        if not self._may_stay or not self._app.dispatcher.hosting.of(service):
             return None
         book = self._app.routes if self._is_open else None
         if book is not None and is_at_hand and not book.is_at_hand:
@@ -95,7 +96,7 @@ class Sender:
     ) -> Call:
         """A call with its deadline, key and trace. Raises NotFound (no_such_service) and what keeps
         the registry from being read."""
-        options, parent, app = self._options, current(), self._app
+        options, parent, app = self._options, _current.get(), self._app
         if app.routes is not None:
             options = self.options_for(service, method)
         if want and want != options.want:
@@ -109,7 +110,7 @@ class Sender:
             body=body,
             content_type=content_type,
             id=number,
-            deadline=time.monotonic() + options.seconds(app.settings.timeout),
+            deadline=time.monotonic() + self._seconds,
             key=options.key,
         )
         if parent is None:
@@ -122,7 +123,8 @@ class Sender:
             call.parent, call.gen, call.traceparent = parent, parent.gen, parent.traceparent
             call.key = options.key or parent.child_key()
         try:
-            hosted = self.hosted(service, want, method) if kind != "event" else None
+            stays = self._may_stay and kind != "event"
+            hosted = self.hosted(service, want, method) if stays else None
         except FanError as exc:
             exc.target = call.target
             raise
@@ -137,8 +139,9 @@ class Sender:
         """Read what the registry knows: the service, and what its method says of itself."""
         options = call.options
         try:
-            table = self._look(call)
-            info = table.method(call.method, call.options.want)
+            table = self._chooser.look(call)
+            want = call.options.want
+            info = table.method(call.method, want) if want else table.methods.get(call.method)
         except FanError as exc:
             exc.target = call.target
             raise
@@ -178,23 +181,15 @@ class Sender:
         call.topic, call.service = topic, ""
         return call
 
-    def _look(self, call: Call) -> Table:
-        """What is known of the service as of the generation that the call tree is pinned to; the
-        entry of a tree pins it. A service that is replaced is called in the other's place."""
-        name = call.asked[0] if call.asked else call.service
-        table: Table = self._app.picker.look(name, call.deadline, call.gen)
-        call.table = table
-        call.gen = call.gen or self._app.discovery.gen or table.info.gen
-        if table.replaces:
-            call.asked = call.asked or (call.service, call.options.want)
-            call.service = table.info.name
-            if table.want and not call.options.want:
-                call.options = msgspec.structs.replace(call.options, want=table.want)
-        return table
-
     def _pick(self, call: Call, next: CallNext) -> Steps:
+        table: Table | None = call.table
+        if table and table.sharding is None and call.kind != "push" and not call.attempt:
+            plain = self._app.picker.next_of(table, call.options)
+            if plain is not None:
+                self._settle(call, plain)
+                return next(call)
         if call.kind == "event":
-            call.address, call.transport = self._broker(call)
+            call.address, call.transport = self._chooser.broker(call)
             return next(call)
         if call.hosted:
             call.address, call.transport = LOCAL, self._app.transport("local")
@@ -202,7 +197,7 @@ class Sender:
         if call.attempt and not call.options.peers:
             return self._pick_again(call, next)
         try:
-            choice = self._choose(call, is_at_hand=True)
+            choice = self._chooser.choose(call, is_at_hand=True)
         except FanError:
             return self._pick_again(call, next)
         self._settle(call, choice)
@@ -211,7 +206,7 @@ class Sender:
     def _pick_again(self, call: Call, next: CallNext) -> Steps:
         """What is known may be what was wrong: a route, or who is there."""
         try:
-            self._settle(call, (yield Read(partial(self._choose, call))))
+            self._settle(call, (yield Read(partial(self._chooser.choose, call))))
         except FanError as exc:
             exc.target = call.target
             raise
@@ -226,146 +221,12 @@ class Sender:
         if call.marks is not None:
             call.marks.setdefault("resolved", time.monotonic())
 
-    def _broker(self, call: Call) -> tuple[Address, Transport]:
-        """Where an event goes: the peer that is named, else the broker that the settings name."""
-        options = call.options
-        if options.peers:
-            address = Address(options.peers[0])
-            return address, self._app.transport_for(address)
-        name = options.transport if options.transport not in ("", "auto") else ""
-        transport = self._app.transport(name or self._app.settings.queue)
-        return transport.home(), transport
-
-    def _choose(self, call: Call, *, is_at_hand: bool = False) -> Choice:
-        """Where an attempt goes. With `is_at_hand` by what is known alone, and it raises where that
-        says nowhere."""
-        options = call.options
-        if options.peers:
-            return peer(call.service, call.method, options, call.tried)
-        if call.kind == "push":
-            choice = self._choose_for_push(call, is_at_hand)
-            if self._app.transport_for(choice.address).is_shared:
-                self._check_pushed(call, is_at_hand)
-            return choice
-        return self._choose_instance(call, is_at_hand)
-
-    def _choose_for_push(self, call: Call, is_at_hand: bool) -> Choice:
-        table: Table = call.table
-        queue = self._queue_of(call)
-        if needs_key(table, call.method, call.options) and (queue or self._wants_queue(call)):
-            from fan.shard import no_queue
-
-            raise no_queue(call.service, table.sharding)
-        if queue is not None:
-            return self._queued(call, queue)
-        return self._choose_instance(call, is_at_hand)
-
-    def _check_pushed(self, call: Call, is_at_hand: bool) -> None:
-        """Raise Unimplemented (unknown_method) for a method that nobody has who takes the pushes:
-        what is called directly says so itself, and a queue cannot."""
-        try:
-            check_pushed(call.table, call.method)
-        except FanError:
-            if is_at_hand:
-                raise
-            fresh = self._app.picker.look_again(call.table, call.deadline)
-            if fresh is None:
-                raise
-            check_pushed(fresh, call.method)
-
-    def _choose_instance(self, call: Call, is_at_hand: bool) -> Choice:
-        options, picker = call.options, self._app.picker
-        table: Table = call.table
-        sticky = options.sticky or _sticky(call, table) or call.traceparent[3:35]
-        if call.attempt:  # what is known may be what was wrong: a route, or who is there
-            with contextlib.suppress(FanError):
-                picker.look_again(table, call.deadline)
-            table = self._look(call)
-        if needs_key(table, call.method, options):
-            options = self._sharded(call, table)
-        find = picker.pick if call.kind != "push" else picker.pick_queue
-        try:
-            return find(table, call.method, options, sticky, call.tried)
-        except FanError:
-            if is_at_hand:
-                raise
-            fresh = picker.look_again(table, call.deadline)  # the watch may be behind
-            if fresh is None and not table.replaces:
-                raise
-            gen = max((fresh or table).info.routed_at, picker.routed_at(table, call.deadline))
-            if gen <= call.gen:
-                return find(fresh or table, call.method, options, sticky, call.tried)
-            try:  # another route is none of this call tree's
-                return find(self._look(call), call.method, options, sticky, call.tried)
-            except FanError as exc:
-                if call.is_entry:
-                    raise _moved(exc, gen) from exc
-                raise
-
-    def _queue_of(self, call: Call) -> Transport | None:
-        """The queue that a push goes to, whoever is up: the one that is asked for; for a method
-        that is meant to be pushed, of a service that is down, the one that the settings name."""
-        options = call.options
-        if options.transport not in ("", "auto"):
-            transport = self._app.transport(options.transport)
-            return transport if transport.is_shared else None
-        info: ServiceInfo = call.table.info
-        method = call.table.method(call.method, options.want)
-        is_up = any(info.live(instance.version) for instance in info.instances)
-        if method is None or not method.is_push or is_up:
-            return None
-        return self._app.transport(self._app.settings.queue)
-
-    def _wants_queue(self, call: Call) -> bool:
-        """Whether a push that names no transport is one for a queue, if it could be there."""
-        info: ServiceInfo = call.table.info
-        method = call.table.method(call.method, call.options.want)
-        return call.options.transport in ("", "auto") and (
-            (method is not None and method.is_push)
-            or any(transport_of(a) in QUEUES for i in info.instances for a in i.addresses)
-        )
-
-    def _sharded(self, call: Call, table: Table) -> Options:
-        """The options with the shard key of a call, of its arguments where it was given none.
-        Raises InvalidArgument (bad_shard)."""
-
-        def arguments() -> dict[str, Any]:
-            args, kwargs = decode_arguments(call.content_type, call.body)
-            info = table.method(call.method, call.options.want)
-            names = [param.name for param in info.params] if info is not None else []
-            return {**dict(zip(names, args, strict=False)), **kwargs}
-
-        call.shard = table.sharding.key(call.service, call.options.shard, arguments)
-        return msgspec.structs.replace(call.options, shard=call.shard)
-
-    def _queued(self, call: Call, transport: Transport) -> Choice:
-        """The queue of a service, which takes a push whether anybody is up or not: at the address
-        that an instance has, else at the broker that the settings name."""
-        options = call.options
-        if options.want:
-            raise InvalidArgument(
-                f"a push over {transport.scheme} goes to the version that is routed when it is"
-                f" delivered: {call.target}@{options.want} cannot be asked for"
-            )
-        if options.instance or options.shard:
-            what = "a shard key" if options.shard else "an instance"
-            raise InvalidArgument(
-                f"a push over {transport.scheme} goes to whichever instance takes it from the queue"
-                f" of {call.service}: {what} cannot be asked for"
-            )
-        offered = (a for i in call.table.info.instances for a in i.addresses)
-        found = next((a for a in offered if transport_of(a) == transport.scheme), None)
-        return Choice(
-            call.service, call.method, found or transport.home(), gen=call.table.info.gen,
-            why=(f"the queue of {call.service}",),
-        )  # fmt: skip
-
     def queue_for(self, service: str, method: str) -> Choice | None:
         """The queue that a push would wait in now; None where it goes the way of a call. Raises
         what choosing raises."""
         call = self.begin("push", service, method, "", JSON, b"")
         try:
-            choice = self._choose(call)
+            choice = self._chooser.choose(call)
         except FanError as exc:
             exc.target = call.target
             raise
@@ -409,13 +270,10 @@ class Sender:
             body=call.body,
         )
         is_first = parent is None and not (call.attempt or call.shard) and call.kind == "call"
-        if is_first and self._is_bare(call) and not call.transport.is_shared:  # type: ignore[union-attr]
+        has_no_more = self._has_no_fields and not call.options.want and not call.key
+        if is_first and has_no_more and not call.transport.is_shared:  # type: ignore[union-attr]
             return request
         return msgspec.structs.replace(request, **self._rest(call))
-
-    def _is_bare(self, call: Call) -> bool:
-        """Whether a first call from outside of any other has nothing but its arguments to carry."""
-        return self._has_no_fields and not call.options.want and not call.key
 
     def _rest(self, call: Call) -> dict[str, Any]:
         options, parent = call.options, call.parent
@@ -445,42 +303,14 @@ class Sender:
         return rest
 
 
-def _sticky(call: Call, table: Table) -> str:
-    """The value that the route says calls stick to; empty where the call has none."""
-    route = table.info.route
-    if route is None or not route.sticky:
-        return ""
-    kind, _, name = route.sticky.partition(":")
-    options, parent = call.options, call.parent
-    if kind == "header":
-        found = options.headers.get(name) or (parent.headers.get(name) if parent else None)
-    elif kind == "baggage":
-        found = options.baggage.get(name) or (parent.baggage.get(name) if parent else None)
-    elif kind == "principal":
-        found = options.principal or (parent.principal if parent else None)
-    else:
-        return ""
-    return found or ""
-
-
-def _moved(exc: FanError, gen: int) -> FanError:
-    """What is told of a route that nobody serves any more, and that has gone elsewhere since."""
-    return FailedPrecondition(
-        f"{exc.message}; generation {gen} has another route",
-        reason="stale_route",
-        executed=NO,
-        details={"gen": gen},
-    )
-
-
 def client_chain(layers: list[Middleware], pick: Callable[..., Steps], send: CallNext) -> CallNext:
     """The layers that do something on the caller's side, outermost first: those around the call,
     the choice of an instance, those around an attempt, the transport."""
     active = [m for m in layers if type(m).on_call is not Middleware.on_call]
     chain = send
     for layer in reversed([m for m in active if m.is_per_attempt]):
-        chain = partial(layer.on_call, next=chain)
-    chain = partial(pick, next=chain)
+        chain = around(layer.on_call, chain)
+    chain = around(pick, chain)
     for layer in reversed([m for m in active if not m.is_per_attempt]):
-        chain = partial(layer.on_call, next=chain)
+        chain = around(layer.on_call, chain)
     return chain

@@ -228,8 +228,8 @@ class Method:
     """One callable method of one service object: its options, its signature, and how it is run."""
 
     __slots__ = (
-        "dedupe", "fn", "is_idempotent", "is_push", "kind", "name", "raises", "signature",
-        "timeout", "topics",
+        "dedupe", "fn", "is_idempotent", "is_push", "is_stream", "kind", "name", "raises",
+        "signature", "timeout", "topics",
     )  # fmt: skip
 
     def __init__(self, name: str, fn: Callable[..., Any], options: RpcOptions) -> None:
@@ -238,17 +238,14 @@ class Method:
         self.signature = Signature(fn)
         #: plain, async, stream or async_stream.
         self.kind = self.signature.kind
+        #: Whether it answers with a stream of chunks.
+        self.is_stream = self.kind.endswith("stream")
         self.is_idempotent = options.idempotent
         self.timeout = options.timeout
         self.raises = options.raises
         self.dedupe = options.dedupe
         self.is_push = options.is_push
         self.topics = options.topics
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether it answers with a stream of chunks."""
-        return self.kind.endswith("stream")
 
 
 def service_name(service: Service | type[Service]) -> str:

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 import fan
-from fan.consumer import registered, users_of
+from fan.consumer import Registration, registered, users_of
 from fan.errors import PermissionDenied, Unavailable
-from fan.mirror import Mirror, State
+from fan.mirror import MOST_PASSING, Mirror, State
 from fan.model import WHOLE, Consumer, Proposal, Route
 from fan.stores.base import Change, Plan, Store
 from fan.stores.memory import MemoryStore
@@ -147,6 +147,32 @@ def test_a_switch_is_applied_and_then_acknowledged(world: World) -> None:
     gen = world.switch("2.0.0")
     world.until(lambda: world.consumer(caller).applied.gen == gen)
     assert caller.call("shop.who") == "2.0.0"
+
+
+def test_owners_of_what_was_let_go_are_not_used_any_more_and_nobody_waits_in_vain(
+    private: Path,
+) -> None:
+    with MemoryStore() as store:
+        world = World(store, str(private))
+        mirror = Mirror(lambda: store)
+        consumer = Registration(mirror, lambda: store, app="reader")
+        names = [f"config/owner{number}/theme" for number in range(2 * MOST_PASSING)]
+        began = world.commit(config__first__theme="light")
+        mirror.use("config/first/theme", is_passing=True)
+        world.until(lambda: world.consumers()[0].applied.gen == began)
+        mirror.use(*names, is_passing=True)
+        (before,) = world.consumers()
+        assert "first" in before.uses
+        gen = world.commit(config__first__theme="dark")  # who switches still waits for us
+        world.until(lambda: world.consumers()[0].applied.gen == gen)
+        (after,) = world.consumers()
+        assert len(after.uses) == MOST_PASSING
+        assert "first" not in after.uses
+        assert mirror.use("config/first/theme", is_passing=True).gen == gen
+        (again,) = world.consumers()
+        assert "first" in again.uses
+        consumer.close()
+        mirror.close()
 
 
 def test_what_concerns_others_is_not_acknowledged_at_once(world: World) -> None:

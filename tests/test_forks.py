@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import textwrap
@@ -16,6 +15,7 @@ from fan import App, Config, Routes, Service, rpc
 from fan.errors import Unavailable
 from fan.settings import Settings
 from fan.stores.memory import MemoryStore
+from fan.tools.servers_ports import free_ports
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 
@@ -58,18 +58,11 @@ def serve(settings: Settings, transports: list[str]) -> tuple[subprocess.Popen[s
     return process, json.loads(line) if line else []
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 def test_a_server_that_died_is_not_reached_through_its_child_and_its_place_is_free(
     private: Path,
 ) -> None:
     settings = Settings(registry=f"sqlite:{private}/r.db", runtime_dir=f"{private}/run")
-    transports = ["ipc", f"http=127.0.0.1:{free_port()}"]
+    transports = ["ipc", f"http=127.0.0.1:{free_ports(1)[0]}"]
     process, urls = serve(settings, transports)
     child = process.stdin
     assert child is not None

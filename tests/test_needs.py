@@ -45,7 +45,7 @@ class World:
         return self.registry
 
     def app(self, *services: fan.Service) -> fan.App:
-        settings = fan.Settings(runtime_dir=self._folder)
+        settings = fan.Settings(runtime_dir=self._folder, timeout=BOUND)
         store = self.registry
         if not isinstance(store, Shaky):  # each has its own, as other processes have
             store = another(store)

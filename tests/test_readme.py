@@ -16,7 +16,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -30,6 +29,7 @@ import pytest
 import fan
 from fan.errors import CLASSES, EXECUTED_BY_REASON
 from fan.message import Request, Response
+from fan.tools.servers_ports import free_ports
 
 README = Path(__file__).parent.parent / "README.md"
 #: A bound on hangs, in seconds; everything here takes a fraction of one on a quiet machine.
@@ -74,12 +74,6 @@ def shown(block: Block) -> Iterator[Shown]:
     for part in COMMAND.finditer(block.text):
         line = block.line + 1 + block.text.count("\n", 0, part.start())
         yield Shown(part["command"], part["output"].rstrip("\n").splitlines(), line)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def pattern(lines: list[str]) -> re.Pattern[str]:
@@ -167,7 +161,7 @@ def shell(private: Path) -> Iterator[Shell]:
 def test_its_commands_print_what_it_shows(shell: Shell) -> None:
     ran = 0
     # The text says 8080, which somebody else may hold.
-    text = README.read_text().replace("8080", str(free_port()))
+    text = README.read_text().replace("8080", str(free_ports(1)[0]))
     for block in blocks(text):
         info = block.info.split()
         if len(info) == 2:

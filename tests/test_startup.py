@@ -73,9 +73,9 @@ LOOK_UP = names(
 #: To call it.
 CALL = names(
     """
-    fan.app fan.balancer fan.binding fan.calls fan.client fan.codec fan.context fan.dispatch
-    fan.drivers fan.endpoint fan.error_types fan.exchange fan.failures fan.hosting fan.local
-    fan.middleware fan.middleware.base fan.middleware.deadline fan.middleware.hops
+    fan.app fan.balancer fan.binding fan.calls fan.choosing fan.client fan.codec fan.context
+    fan.dispatch fan.drivers fan.endpoint fan.error_types fan.exchange fan.failures fan.hosting
+    fan.local fan.middleware fan.middleware.base fan.middleware.deadline fan.middleware.hops
     fan.middleware.retry fan.names fan.parts fan.picker fan.policies fan.routes fan.routing
     fan.runner fan.sending fan.service fan.signature fan.stale fan.transports
     fan.transports.base fancli.answers fancli.calling fancli.coerce fancli.show

@@ -44,7 +44,7 @@ def app(request: pytest.FixtureRequest, private: Path) -> Iterator[fan.App]:
         store = stack.enter_context(make_store(request, private))
 
         def make(*services: fan.Service) -> fan.App:
-            settings = fan.Settings(runtime_dir=str(private / "run"))
+            settings = fan.Settings(runtime_dir=str(private / "run"), timeout=PATIENCE)
             own = stack.enter_context(another(store))
             return stack.enter_context(fan.App(*services, settings=settings, store=own))
 

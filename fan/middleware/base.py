@@ -12,7 +12,7 @@ The order of the layers is part of fan's contract and stands in `plugins.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -174,15 +174,22 @@ class Send(msgspec.Struct, frozen=True):
 
 
 class Invoke(msgspec.Struct, frozen=True):
-    """Step: run the handler; the value is its Response."""
-
-    run: Callable[[], Any]
+    """Step: run the handler, as the dispatcher knows how; the value is its Response."""
 
 
 #: What a layer is: a generator of steps that returns the Response.
 Steps = Generator[Any, Any, Response]
 CallNext = Callable[[Call], Steps]
 InboundNext = Callable[[Inbound], Steps]
+
+T = TypeVar("T")
+
+
+def around(
+    layer: Callable[[T, Callable[[T], Steps]], Steps], next: Callable[[T], Steps]
+) -> Callable[[T], Steps]:
+    """A layer with the one below it. A `partial` with a keyword costs each call twice as much."""
+    return lambda call: layer(call, next)
 
 
 class Middleware:

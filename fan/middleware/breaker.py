@@ -68,33 +68,24 @@ class Breaker(Middleware):
         """Raises Unavailable(circuit_open), not executed, at once."""
         if not call.options.breaker:
             return (yield from next(call))
-        circuits = self._circuits
-        instance = call.instance
-        key = (call.service, call.method, _where(call) if instance is None else instance.id)
-        probed = self._admit(key, call) if circuits and key in circuits else None
+        circuits, probed = self._circuits, None
+        if circuits and (key := _key(call)) in circuits:
+            probed = self._admit(key, call)
         try:
             response = yield from next(call)
         except FanError as error:
-            self._judge(key, probed, error)
+            self._judge(_key(call), probed, error)
             raise
         except Exception:  # an application's own class that is no FanError: an answer
-            self._succeeded(key, probed)
+            self._succeeded(_key(call), probed)
             raise
         except BaseException:  # closed or cancelled: no verdict, but the next one may probe
             if probed is not None:
                 self._release(probed)
             raise
-        if circuits and key in circuits:
+        if circuits and (key := _key(call)) in circuits:
             self._succeeded(key, probed)
         return response
-
-    def is_open(self, service: str, method: str, where: str) -> bool:
-        """Whether a call of it would be refused now; `where` is the instance's id. For the choice
-        of an instance: one whose probe is due is not open, so that it gets its probe."""
-        circuit = self._circuits.get((service, method, where)) if self._circuits else None
-        if circuit is None or circuit.machine.current_state == "closed":
-            return False
-        return circuit.is_probing or self._clock() < circuit.opened_at + self.reset
 
     def _admit(self, key: Key, call: Call) -> _Circuit | None:
         """The circuit, when this call is its probe; None when it is closed."""
@@ -191,5 +182,9 @@ def _pass() -> None:
     pass
 
 
-def _where(call: Call) -> str:
-    return call.version or (call.address.url if call.address is not None else "")
+def _key(call: Call) -> Key:
+    if call.instance is not None:
+        where = call.instance.id
+    else:
+        where = call.version or (call.address.url if call.address is not None else "")
+    return call.service, call.method, where

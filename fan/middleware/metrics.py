@@ -86,21 +86,19 @@ class Metrics(Middleware):
             row = self._rows.get(key)
             if row is None:
                 row = self._rows[key] = _Row()
-            row.count += 1
             row.seconds += seconds
             row.buckets[place] += 1
 
     def snapshot(self) -> list[Metric]:
         """All that was counted so far, by side, service, method and code."""
         with self._lock:
-            rows = [(key, row.count, row.seconds, tuple(row.buckets)) for key, row in
-                    self._rows.items()]  # fmt: skip
+            rows = [(key, row.seconds, tuple(row.buckets)) for key, row in self._rows.items()]
         return [
             Metric(
                 side=side, service=service, method=method, code=code,
-                count=count, seconds=seconds, buckets=_summed(buckets),
+                count=sum(buckets), seconds=seconds, buckets=_summed(buckets),
             )
-            for (side, service, method, code), count, seconds, buckets in sorted(rows)
+            for (side, service, method, code), seconds, buckets in sorted(rows)
         ]  # fmt: skip
 
     def text(self) -> str:
@@ -117,10 +115,9 @@ class Metrics(Middleware):
 
 
 class _Row:
-    __slots__ = ("buckets", "count", "seconds")
+    __slots__ = ("buckets", "seconds")
 
     def __init__(self) -> None:
-        self.count = 0
         self.seconds = 0.0
         self.buckets = [0] * (len(BOUNDS) + 1)
 

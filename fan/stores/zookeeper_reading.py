@@ -122,12 +122,15 @@ class Reader:
         self, state: State, objects: Sequence[str], prefix: str | None, deadline: float
     ) -> dict[str, int]:
         """The pins of the named objects, and of all with the prefix."""
-        buckets = state.body.pages if prefix is not None else {bucket_of(o) for o in objects}
+        if prefix is None:
+            of = {object: bucket_of(object) for object in objects}
+            pages = self.pages(state, of.values(), deadline)
+            return {o: abs(pages[b][o]) for o, b in of.items() if o in pages.get(b, ())}
         pins: dict[str, int] = {}
         named = set(objects)
-        for page in self.pages(state, buckets, deadline).values():
+        for page in self.pages(state, state.body.pages, deadline).values():
             for name, rev in page.items():
-                if name in named or (prefix is not None and name.startswith(prefix)):
+                if name in named or name.startswith(prefix):
                     pins[name] = abs(rev)
         return pins
 

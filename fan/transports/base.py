@@ -215,8 +215,8 @@ class Transport(ABC):
         Cancelling the future tells the callee where the transport can (`cancel`)."""
 
     def acall(self, address: Address, request: Request) -> Awaitable[Response] | None:
-        """`call` for a task of the running event loop, where the transport can do its I/O on that
-        loop; None where it cannot, and `submit` is what there is. Cancelling the task tells the
+        """`call` for a task of the running event loop, where the transport has a shorter way for it
+        than `submit`, say I/O on that loop; None where it has none. Cancelling the task tells the
         callee where the transport can."""
         return None
 

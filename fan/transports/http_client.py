@@ -236,20 +236,10 @@ class Links:
     def sweep(self) -> None:
         """Close what nobody used for long, and what its server closed; called where a connection
         is made, which is rare: else what leads to a server that is gone would stay for good."""
-        stale = []
+        from fan.transports.idle import take_stale
+
         with self._lock:
-            for origin, links in list(self._idle.items()):
-                for link in list(links):
-                    try:
-                        links.remove(link)
-                    except ValueError:  # in use by now
-                        continue
-                    if link.is_stale():
-                        stale.append(link)
-                    else:
-                        links.append(link)  # after all of them the order is as before
-                if not links:
-                    del self._idle[origin]
+            stale = take_stale(self._idle)
         self._drop(stale)
 
     def connect(self, origin: Origin, deadline: float) -> Link:

@@ -155,39 +155,24 @@ class Pool:
         return self._open_new(path, request, deadline, marks)
 
     def release(self, connection: Exclusive) -> None:
-        """Keep a connection whose call is over for the next one."""
-        if not (connection.is_reusable and self._keep(connection)):
-            connection.wire.close()
-
-    def _keep(self, connection: Exclusive) -> bool:
-        """Put it with the idle ones; False when there are enough, or the pool is closed."""
-        with self._lock:  # a list that `sweep` or `close` took away meanwhile would lose it
-            if self.is_closed:
-                return False
-            idle = self._idle.get(connection.path)
-            if idle is None:
-                idle = self._idle[connection.path] = []
-            if len(idle) >= MAX_IDLE:
-                return False
-            idle.append(connection)
-        return True
+        """Keep a connection whose call is over for the next one, unless there are enough, or the
+        pool is closed."""
+        if connection.is_reusable and not self.is_closed:
+            with self._lock:  # a list that `sweep` or `close` took away meanwhile would lose it
+                idle = self._idle.get(connection.path)
+                if idle is None:
+                    idle = self._idle[connection.path] = []
+                if len(idle) < MAX_IDLE and not self.is_closed:
+                    idle.append(connection)
+                    return
+        connection.wire.close()
 
     def sweep(self) -> None:
         """Close idle connections whose server is gone; called at a dial, which is rare."""
-        stale = []
+        from fan.transports.idle import take_stale
+
         with self._lock:
-            for path, idle in list(self._idle.items()):
-                for connection in list(idle):
-                    try:
-                        idle.remove(connection)
-                    except ValueError:  # in use by now
-                        continue
-                    if connection.is_stale():
-                        stale.append(connection)
-                    else:
-                        idle.append(connection)  # after all of them the order is as before
-                if not idle:
-                    del self._idle[path]
+            stale = take_stale(self._idle)
         for connection in stale:
             connection.wire.close()
 

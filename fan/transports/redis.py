@@ -21,6 +21,7 @@ from fan.transports.base import Handler, Ledger, Listener, Queues, Subscription,
 from fan.transports.redis_place import Place, place_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
     from concurrent.futures import Future
 
     from fan.transports.redis_hub import Hub
@@ -88,6 +89,9 @@ class RedisTransport(Transport):
 
     def submit(self, address: Address, request: Request) -> Future[Response]:
         return self._hub(address.url).calls.submit(request)
+
+    def acall(self, address: Address, request: Request) -> Awaitable[Response]:
+        return self._hub(address.url).calls.acall(request)
 
     def send(self, address: Address, request: Request) -> Response:
         from fan.transports.redis_send import push

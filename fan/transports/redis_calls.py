@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -13,53 +15,19 @@ from fan.message import Request, Response
 from fan.transports.redis_failures import failure_of, late, lost, too_large, unroutable
 from fan.transports.redis_fields import decode_reply, encode_request
 from fan.transports.redis_keys import Keys, Source
-from fan.transports.redis_loop import Loop, Timer
-from fan.transports.redis_pipe import Item, Pipe
+from fan.transports.redis_loop import Loop
+from fan.transports.redis_pending import OfFuture, OfThread, Outcome, Pending
+from fan.transports.redis_pipe import Pipe
 from fan.transports.redis_place import Place
 from fan.transports.redis_replies import Replies
 from fan.transports.redis_resp import Refusal, Reply, pack_all
 from fan.transports.redis_watch import Watch
 
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Awaitable
 
-class Pending:
-    """One call on its way. It is finished by whoever takes it out of `Calls.pending`."""
-
-    __slots__ = (
-        "began", "bell", "deadline", "entry", "future", "item", "outcome", "request", "source",
-        "suspicion", "timer",
-    )  # fmt: skip
-
-    def __init__(self, request: Request, source: Source, future: Future[Response] | None) -> None:
-        self.request = request
-        self.source = source
-        self.began = time.monotonic()
-        self.deadline = self.began + request.timeout_ms / 1000
-        self.future = future
-        self.item: Item | None = None
-        self.timer: Timer | None = None
-        #: Number of the stream entry, once Redis said so.
-        self.entry = b""
-        #: What the last look at it found, where that was bad.
-        self.suspicion = b""
-        self.outcome: Response | FanError | None = None
-        #: What a thread waits at.
-        self.bell: threading.Lock | None = None
-        if future is None:
-            self.bell = threading.Lock()
-            self.bell.acquire()
-
-    def finish(self, outcome: Response | FanError) -> None:
-        """Hand it to whoever waits."""
-        if self.timer is not None:
-            self.timer.cancel()
-        if self.bell is not None:
-            self.outcome = outcome
-            self.bell.release()
-        elif self.future is not None and self.future.set_running_or_notify_cancel():
-            if isinstance(outcome, FanError):
-                self.future.set_exception(outcome)
-            else:
-                self.future.set_result(outcome)
+    from fan.transports.redis_tasks import Tasks
 
 
 class Calls:
@@ -78,6 +46,8 @@ class Calls:
         self._sources: dict[tuple[str, str, str], Source] = {}
         self._replies = Replies(loop, place, keys.replies(caller), pipe.news, self._got)
         self._watch = Watch(loop, pipe, keys, self)
+        self._lock = threading.Lock()
+        self._tasks: WeakKeyDictionary[AbstractEventLoop, Tasks] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return f"<Calls {self.place.url} pending={len(self.pending)}>"
@@ -89,13 +59,13 @@ class Calls:
 
     def call(self, request: Request, marks: dict[str, float] | None) -> Response:
         """Send and wait, in the calling thread."""
-        pending = self._begin(request, None)
-        bell = pending.bell
-        assert bell is not None
-        if not bell.acquire(timeout=max(0.0, pending.deadline - time.monotonic())):
+        self._check(request)
+        pending = OfThread(request, self._source(request))
+        self.begin(pending)
+        if not pending.bell.acquire(timeout=max(0.0, pending.deadline - time.monotonic())):
             if self._take(pending):
                 raise self._late(pending)
-            bell.acquire()  # it was answered at the last moment
+            pending.bell.acquire()  # it was answered at the last moment
         if marks is not None and pending.item is not None:
             marks["connected"] = marks["sent"] = pending.item.sent_at or pending.began
         outcome = pending.outcome
@@ -106,20 +76,59 @@ class Calls:
 
     def submit(self, request: Request) -> Future[Response]:
         """Send and return at once."""
-        future: Future[Response] = Future()
         try:
-            pending = self._begin(request, future)
+            self._check(request)
+            pending = OfFuture(request, self._source(request))
+            self.begin(pending)
         except FanError as exc:
-            future.set_exception(exc)
-            return future
-        pending.timer = self._loop.at(pending.deadline, lambda: self._expire(pending))
-        future.add_done_callback(lambda done: self._drop(pending) if done.cancelled() else None)
-        return future
+            failed: Future[Response] = Future()
+            failed.set_exception(exc)
+            return failed
+        pending.timer = self._loop.at(pending.deadline, lambda: self.expire(pending))
+        pending.future.add_done_callback(
+            lambda done: self._cancelled(pending) if done.cancelled() else None
+        )
+        return pending.future
 
-    def finish(self, pending: Pending, outcome: Response | FanError) -> None:
+    def acall(self, request: Request) -> Awaitable[Response]:
+        """Send, and have a task of the running event loop wait."""
+        self._check(request)
+        return self._tasks_here().call(request, self._source(request))
+
+    def begin(self, pending: Pending, *, is_sent_later: bool = False) -> None:
+        """Note a call and send it, or have it sent by `send`. Raises AlreadyExists, and
+        InvalidArgument for what cannot be sent."""
+        request = pending.request
+        data = self._encode(request, pending.source)
+        if self.pending.setdefault(request.id, pending) is not pending:
+            raise AlreadyExists(
+                f"a call with the id {request.id} is on its way", reason="duplicate_id"
+            )
+        if not self._replies.is_wanted:
+            self._replies.want()
+        pending.item = self._pipe.post(
+            data, 1, lambda result: self._sent(pending, result), is_sent_later=is_sent_later
+        )
+        self._watch.begin()
+
+    def send(self) -> None:
+        """Send what was begun to be sent later."""
+        self._pipe.flush()
+
+    def finish(self, pending: Pending, outcome: Outcome) -> None:
         """End a call, unless it has ended."""
         if self._take(pending):
             pending.finish(outcome)
+
+    def expire(self, pending: Pending) -> None:
+        """Its time is over."""
+        if self._take(pending):
+            pending.finish(self._late(pending))
+
+    def drop(self, pending: Pending) -> None:
+        """Whoever called gave up, unless it has ended."""
+        if self._take(pending) and pending.item is not None:
+            self._pipe.withdraw(pending.item)
 
     def close(self) -> None:
         """Fail what is under way. In the loop's thread, or after it."""
@@ -138,23 +147,29 @@ class Calls:
         """Wait for what the connection left running."""
         self._replies.wait_closed(timeout)
 
-    def _begin(self, request: Request, future: Future[Response] | None) -> Pending:
+    def _check(self, request: Request) -> None:
         if len(request.body) > self._max_body:
             raise too_large("the request", len(request.body), self._max_body, "no")
         if request.timeout_ms <= 0:
             raise late(request.timeout_ms, was_sent=False)
-        source = self._source(request)
-        pending = Pending(request, source, future)
-        data = self._encode(request, source)
-        if self.pending.setdefault(request.id, pending) is not pending:
-            raise AlreadyExists(
-                f"a call with the id {request.id} is on its way", reason="duplicate_id"
-            )
-        if not self._replies.is_wanted:
-            self._replies.want()
-        pending.item = self._pipe.post(data, 1, lambda result: self._sent(pending, result))
-        self._watch.begin()
-        return pending
+
+    def _cancelled(self, pending: OfFuture) -> None:
+        if pending.timer is not None:
+            pending.timer.cancel()
+        self.drop(pending)
+
+    def _tasks_here(self) -> Tasks:
+        """The calls of the running event loop."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        found = self._tasks.get(loop)
+        if found is None:
+            from fan.transports.redis_tasks import Tasks
+
+            with self._lock:
+                found = self._tasks[loop] = Tasks(loop, self)
+        return found
 
     def _source(self, request: Request) -> Source:
         key = (request.service, request.want, request.instance)
@@ -214,15 +229,3 @@ class Calls:
                 pending.finish(too_large("the answer", size, self._max_body, "yes"))
             else:
                 pending.finish(response)
-
-    def _expire(self, pending: Pending) -> None:
-        if self._take(pending):
-            pending.finish(self._late(pending))
-
-    def _drop(self, pending: Pending) -> None:
-        """Its caller gave up."""
-        if self._take(pending):
-            if pending.timer is not None:
-                pending.timer.cancel()
-            if pending.item is not None:
-                self._pipe.withdraw(pending.item)

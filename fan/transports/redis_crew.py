@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -11,13 +12,20 @@ Job = Callable[[], object]
 
 #: Seconds after which a thread that found nothing to do ends.
 IDLE = 10.0
+#: Seconds that a quick job takes at most.
+QUICK = 0.0005
+#: A quick job counts one, and another one less by two, between nothing and this: a busy machine
+#: makes some of them late.
+_MOST = 32
 
 
 class Crew:
     """Runs jobs in at most `size` threads.
 
-    Whoever takes a job while others wait wakes one more thread, and goes on: with short handlers
-    one thread does them all before the next one is there, and with long ones each has its own.
+    Whoever takes a job while others wait wakes one more thread, so that each of long jobs has its
+    own. Short ones are over before the next thread is there, which only takes the interpreter from
+    who does them: where jobs are quick nobody is woken for those that wait, and whoever gives them
+    calls `hurry` after a moment, since one of them may take long.
     """
 
     def __init__(self, size: int, name: str) -> None:
@@ -28,6 +36,8 @@ class Crew:
         #: A held lock per idle thread, the last used one on top.
         self._idle: list[threading.Lock] = []
         self._count = 0
+        #: How quick the last jobs were.
+        self._quick = 0
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -39,10 +49,25 @@ class Crew:
         """Jobs that no thread has taken yet."""
         return len(self._jobs)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a thread is at a job."""
+        return self._count > len(self._idle)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether jobs are so short that those which came together are best done by one thread."""
+        return self._quick > _MOST // 2
+
     def put(self, jobs: list[Job]) -> None:
         """Have them run, in this order. Jobs must not raise."""
         self._jobs.extend(jobs)
         self._wake()
+
+    def hurry(self) -> None:
+        """Have a thread for each job that waits, as far as there may be more."""
+        for _ in range(min(len(self._jobs), self.size)):
+            self._wake()
 
     def lend(self, threads: int) -> None:
         """Have so many more at once."""
@@ -93,13 +118,16 @@ class Crew:
                 if not self._rest(bell):
                     return
                 continue
-            if self._jobs:
+            if self._jobs and not self.is_quick:
                 self._wake()
+            began = time.monotonic()
             try:
                 job()
             except Exception:
                 report()
             del job  # an idle thread keeps nothing alive
+            is_quick = time.monotonic() - began <= QUICK
+            self._quick = min(_MOST, self._quick + 1) if is_quick else max(0, self._quick - 2)
 
     def _rest(self, bell: threading.Lock) -> bool:
         """Wait for a job; whether there may be one."""

@@ -17,12 +17,16 @@ from fan.transports.redis_failures import answer, draining, forsaken, too_large
 from fan.transports.redis_fields import encode_reply, fields_of
 from fan.transports.redis_keys import Source
 from fan.transports.redis_lane import Lane
+from fan.transports.redis_loop import Loop
 from fan.transports.redis_message import Message
 from fan.transports.redis_outbox import Letter, Outbox
 from fan.transports.redis_settle import Settler
 
 #: With so few messages in hand an answer goes by itself.
 _FEW = 2
+#: Seconds after which what came together is looked at: more threads may be wanted, and answers wait
+#: for those that are about to come.
+MOMENT = 0.001
 
 
 class Names(Protocol):
@@ -43,6 +47,7 @@ class Desk:
         self,
         handler: Handler,
         names: Names,
+        loop: Loop,
         outbox: Outbox,
         settler: Settler,
         *,
@@ -54,12 +59,15 @@ class Desk:
         self.crew = Crew(workers, "fan-redis-worker")
         self._handler = handler
         self._names = names
+        self._loop = loop
         self._outbox = outbox
         self._settler = settler
         self._deliveries = deliveries
         self._max_body = max_body
         #: Whether nothing is begun any more.
         self.is_closing = False
+        #: Whether `_look` is about to come.
+        self._is_watched = False
 
     def __repr__(self) -> str:
         return f"<Desk {self.crew!r}>"
@@ -85,7 +93,10 @@ class Desk:
             else:
                 self.lane.rest()
         if jobs:
+            is_alone = len(jobs) == 1 and not self.crew.is_busy
             self.crew.put(jobs)
+            if not is_alone:
+                self._watch()
 
     def doubt(self, messages: list[Message]) -> None:
         """Nobody knows whether they were acknowledged: their callers are told so."""
@@ -132,6 +143,19 @@ class Desk:
             message.read(self._max_body)
             if message.request is not None:
                 self._refuse(message, draining(source.service))
+
+    def _watch(self) -> None:
+        """Look in a moment."""
+        if not self._is_watched:
+            self._is_watched = True
+            self._loop.later(MOMENT, self._look)
+
+    def _look(self) -> None:
+        self._is_watched = False  # first: whoever saw that has left its answer by now
+        if self.crew.waiting:
+            self.crew.hurry()
+            self._watch()
+        self._outbox.flush()
 
     def _return(self, message: Message) -> None:
         source = message.source
@@ -290,4 +314,12 @@ class Desk:
         hand = message.source.hand if message.is_taken else ""
         until = time.monotonic() + max(1.0, request.timeout_ms / 1000)
         letter = Letter(message.reply, element, hand, message.number, until)
-        self._outbox.add(letter, at_once=self.lane.used <= _FEW)
+        self._outbox.add(letter)
+        if self.crew.is_quick:
+            # Those that wait are answered in a moment, too: the last of them sends for all.
+            if not (self.crew.waiting and self._is_watched):
+                self._outbox.flush()
+        elif self.lane.used <= _FEW:
+            self._outbox.flush()
+        else:
+            self._outbox.nudge()

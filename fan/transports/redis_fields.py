@@ -86,9 +86,8 @@ def decode_request(fields: Fields, **ours: Any) -> Request:
                 found[field] = _decode_headers(value)
             else:
                 found[field] = value.decode()
+        found.update(ours)
         request = Request(**found)
-        if ours:
-            request = msgspec.structs.replace(request, **ours)
         if request.kind not in _KINDS:
             raise ValueError(f"the kind {request.kind!r}")
     except (TypeError, ValueError) as exc:  # also a UnicodeDecodeError and msgspec's

@@ -52,18 +52,18 @@ class Outbox:
         with self._lock:
             return not self._letters and not self._under_way
 
-    def add(self, letter: Letter, *, at_once: bool) -> None:
-        """Send a reply: at once, or with those that come in the next moment."""
+    def add(self, letter: Letter) -> None:
+        """Take a reply, which goes with the next `flush`."""
         with self._lock:
             self._letters.append(letter)
-            if not at_once:
-                if self._is_nudged:
-                    return
-                self._is_nudged = True
-        if at_once:
-            self.flush()
-        else:
-            self._loop.soon(self.flush)
+
+    def nudge(self) -> None:
+        """Send what there is, with what comes in the next moment."""
+        with self._lock:
+            if self._is_nudged:
+                return
+            self._is_nudged = True
+        self._loop.soon(self.flush)
 
     def flush(self) -> None:
         """Send what there is."""

@@ -70,18 +70,28 @@ class Pipe:
         """Whether a command would be sent at once."""
         return self._line.is_open
 
-    def post(self, data: bytes, count: int, done: Done) -> Item:
-        """Send `count` packed commands; returns at once."""
+    def post(
+        self, data: bytes, count: int, done: Done, *, is_sent_later: bool = False
+    ) -> Item:
+        """Send `count` packed commands; returns at once. What `is_sent_later` goes with the next
+        `flush`, at the latest."""
         item = Item(data, count, done)
-        self._add(item)
+        self._add(item, is_sent_later)
         return item
 
-    def _add(self, item: Item) -> None:
+    def flush(self) -> None:
+        """Send what there is, as far as the connection is there; else it goes once that is so."""
+        with self._lock:
+            self._flush()
+
+    def _add(self, item: Item, is_sent_later: bool = False) -> None:
         with self._lock:
             is_late = self._is_closed
             if not is_late:
                 self._queue.append(item)
                 if self._line.is_open:
+                    if is_sent_later:
+                        return
                     if len(self._sent) + len(self._queue) <= _FEW:
                         self._flush()
                         return

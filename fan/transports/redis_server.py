@@ -19,7 +19,8 @@ class RedisServer(RedisListener):
 
     def __init__(self, hub: Hub, handler: Handler, limits: Limits) -> None:
         super().__init__(hub, new_consumer())
-        self._served: tuple[Served, ...] = ()
+        #: Which of our instances a stream is for.
+        self._by_stream: dict[str, list[Served]] = {}
         self._calls, self._pushes = (
             Post(hub, handler, self, limits, GROUP, self.consumer) for _ in range(2)
         )
@@ -28,18 +29,22 @@ class RedisServer(RedisListener):
     def update(self, served: Sequence[Served]) -> None:
         """Raises Unavailable and the like where Redis cannot be reached; called again it goes on
         from there."""
-        self._served = tuple(served)
         keys, calls, pushes = self._hub.keys, dict[str, Source](), dict[str, Source]()
+        by_stream: dict[str, list[Served]] = {}
         for one in served:
-            wanted = [
+            of_calls = [
                 keys.calls(one.service, one.version),
                 keys.calls(one.service, one.version, one.instance),
             ]
+            of_pushes = []
             if one.is_routed:
-                wanted.append(keys.calls(one.service))
-                push = keys.pushes(one.service)
-                pushes[push.stream] = push
-            calls.update({source.stream: source for source in wanted})
+                of_calls.append(keys.calls(one.service))
+                of_pushes.append(keys.pushes(one.service))
+            calls.update({source.stream: source for source in of_calls})
+            pushes.update({source.stream: source for source in of_pushes})
+            for source in of_calls + of_pushes:
+                by_stream.setdefault(source.stream, []).append(one)
+        self._by_stream = by_stream
         self.take(
             {self._calls: [*calls.values()], self._pushes: [*pushes.values()]},
             time.monotonic() + PATIENCE,
@@ -57,12 +62,7 @@ class RedisServer(RedisListener):
 
     def _find(self, source: Source) -> Served | None:
         """Which of our instances a stream is for; one of them where there are several."""
-        found = [
-            one
-            for one in self._served
-            if one.service == source.service
-            and source.version in ("", one.version)
-            and source.instance in ("", one.instance)
-            and (one.is_routed or source.version)
-        ]
-        return found[0] if len(found) == 1 else random.choice(found) if found else None
+        found = self._by_stream.get(source.stream)
+        if not found:
+            return None
+        return found[0] if len(found) == 1 else random.choice(found)

@@ -20,7 +20,8 @@ from fan.transports.redis_resp import Refusal, Reply
 from fan.transports.redis_scripts import WHERE, WITHDRAW
 
 if TYPE_CHECKING:
-    from fan.transports.redis_calls import Calls, Pending
+    from fan.transports.redis_calls import Calls
+    from fan.transports.redis_pending import Pending
 
 #: Seconds between two looks, and the age of a call that is looked at.
 PERIOD = 0.4
@@ -71,7 +72,11 @@ class Watch:
         if not pending:
             return
         self._plan()
-        before = time.monotonic() - PERIOD
+        now = time.monotonic()
+        for call in pending:
+            if call.deadline < now - PERIOD:  # of a task whose event loop hangs, or has ended
+                self._calls.expire(call)
+        before = now - PERIOD
         old = [call for call in pending if call.began < before and call.entry]
         if not old:
             return

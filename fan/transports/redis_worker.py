@@ -65,7 +65,7 @@ class Post:
     ) -> None:
         self.settler = Settler(hub.loop, hub.pipe, self._due)
         self.desk = Desk(
-            handler, names, hub.outbox, self.settler,
+            handler, names, hub.loop, hub.outbox, self.settler,
             workers=limits.workers, deliveries=limits.deliveries, max_body=limits.max_body,
         )  # fmt: skip
         self.lane = Lane(hub.loop, hub.pipe, self.desk, group, consumer, limits.workers)

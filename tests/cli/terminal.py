@@ -33,9 +33,9 @@ class Terminal:
         self.seen = ""
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
+            ioctl(0, TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
             os.chdir(cwd or ".")
             os.execvpe(command[0], list(command), dict(vars))
-        ioctl(self._fd, TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self._status: int | None = None
 
     def __enter__(self) -> Self:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kazoo.client import KazooClient
 
+from fan.tools.servers_ports import free_ports
 from tests.cli.conftest import envelope
 from tests.configs import ZOOKEEPER
 
@@ -53,9 +53,8 @@ pytestmark = pytest.mark.usefixtures("registry_url")
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    (found,) = free_ports(1)
+    return found
 
 
 @pytest.fixture

@@ -101,7 +101,9 @@ def test_several_topics_are_heard_at_once(
 def test_a_listener_of_a_terminal_shows_it_readable(
     fan: Fan, listen: Callable[..., Any], on_terminal: Callable[..., Ran]
 ) -> None:
-    listen("a.b", "--group", "g").send(signal.SIGINT)  # makes the group
+    group = listen("a.b", "--group", "g")  # which is there from now on
+    group.send(signal.SIGINT)
+    assert group.wait() == 130
     tell(fan, "a.b", "x:=1")
     ran = on_terminal("listen", "a.b", "--group", "g", "-N", "1", NO_COLOR="1")
     assert (ran.exit, ran.stdout) == (0, '{\n  "x": 1\n}\n')
@@ -139,7 +141,9 @@ def test_a_reader_that_goes_ends_it_though_nothing_comes(broker: str) -> None:
 def test_what_could_not_be_printed_is_left_to_the_group(
     fan: Fan, shop: Shop, listen: Callable[..., Any]
 ) -> None:
-    listen(shop.topic, "--group", "audit").send(signal.SIGINT)
+    group = listen(shop.topic, "--group", "audit")  # which is there from now on
+    group.send(signal.SIGINT)
+    assert group.wait() == 130
     tell(fan, shop.topic, "n:=1")
     with Path("/dev/full").open("wb") as full:
         process = subprocess.run(

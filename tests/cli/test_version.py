@@ -128,6 +128,19 @@ def test_what_is_refused(
     assert world.gen() == 2
 
 
+@BOTH
+def test_a_rollback_under_a_later_change_is_10_and_names_its_generation(
+    fan: Fan, world: World
+) -> None:
+    assert fan("version", "switch", "shop=2", "stock=2").exit == 0
+    assert fan("version", "switch", "shop=1").exit == 0
+    ran = fan("version", "rollback", "3", "--json")
+    error = envelope(ran)["error"]
+    assert (ran.exit, error["code"], error["reason"]) == (10, "aborted", "conflict")
+    assert "generation 4" in error["message"]
+    assert world.routed("stock") == {"2.0.0": 10_000}
+
+
 def test_force_is_marked_in_the_history(fan: Fan, world: World) -> None:
     assert fan("version", "switch", "shop=9.9.9", "--force").exit == 0
     (newest, *_) = rows(fan("version", "history", "--json").stdout)
@@ -198,6 +211,7 @@ def test_a_version_that_is_drained_is_told_from_one_that_is_not_there(
     assert "shop 2.0.0 has no live instance (draining): start" in ran.stderr
 
 
+@BOTH
 def test_canary_up_promote_and_abort(fan: Fan, world: World) -> None:
     assert fan("version", "switch", "shop=2", "--weight", "2=5%").exit == 0
     assert fan("version", "weight", "shop", "2=12.5%").exit == 0
@@ -209,6 +223,7 @@ def test_canary_up_promote_and_abort(fan: Fan, world: World) -> None:
     assert world.routed("shop") == {"2.0.0": 10_000}
 
 
+@BOTH
 def test_a_paused_route_refuses_switches(fan: Fan, world: World) -> None:
     assert fan("version", "pause", "shop").exit == 0
     ran = fan("version", "switch", "shop=2", "--json")

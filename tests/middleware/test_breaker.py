@@ -188,14 +188,6 @@ def test_what_began_before_it_opened_changes_nothing(layer, run, clock, make_cal
     assert run() == "ok"
 
 
-def test_is_open_lets_the_probe_be_picked(layer, run, clock):
-    assert not layer.is_open("shop", "buy", "one")
-    trip(run)
-    assert layer.is_open("shop", "buy", "one")
-    clock.now += 10
-    assert not layer.is_open("shop", "buy", "one")
-
-
 def test_many_threads_get_one_probe_between_them(layer, run, clock, make_call):
     trip(run)
     clock.now += 10

@@ -66,9 +66,10 @@ def test_failures_and_budgets_begin_anew(clock, callee, make_call):
     breaker = Breaker(failures=1, clock=clock)
     with pytest.raises(errors.Unknown):
         clock.drive(breaker.on_call(make_call(), callee(errors.Unknown("no"))))
-    assert breaker.is_open("shop", "buy", "one")
+    with pytest.raises(errors.Unavailable, match="left alone"):
+        clock.drive(breaker.on_call(make_call(), callee()))
     breaker.start_over()
-    assert not breaker.is_open("shop", "buy", "one")
+    assert clock.drive(breaker.on_call(make_call(), callee())).code == "ok"
     retry = Retry(retries=1, reserve=1.0, budget=0.0, clock=clock)
     for _ in range(2):
         inner = callee(errors.Unavailable("no"))

@@ -116,7 +116,7 @@ class Faults(Harness):
     @pytest.fixture
     def outside(self, world: World, face: Face) -> Caller:
         """Calls into the server processes."""
-        return face(world.app(on_file=True)).using(timeout=2 * BOUND)
+        return face(world.app(on_file=True)).using(timeout=4 * BOUND)
 
     def _common(self, world: World) -> list[str]:
         return [world.registry, world.settings().runtime_dir, self.bind or self.scheme]

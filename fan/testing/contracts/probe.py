@@ -23,6 +23,8 @@ from fan.errors import FailedPrecondition
 
 #: Seconds after which a wait inside the suite gives up: a bound on hangs, ten times what is needed.
 BOUND = 10.0
+#: Seconds that a handler is held at most: meanwhile another process may be started.
+HELD = 6 * BOUND
 
 
 class OutOfStock(FailedPrecondition):
@@ -66,7 +68,7 @@ class Probe(fan.Service):
 
     def wait_entered(self) -> Any:
         """What the next handler to start says, waiting for it."""
-        return self.entered.get(timeout=BOUND)
+        return self.entered.get(timeout=4 * BOUND)
 
     def gate(self, tag: Any) -> threading.Event:
         """What handlers called with `tag` wait for."""
@@ -205,7 +207,7 @@ class Probe(fan.Service):
         """Say that it has begun, and answer once released."""
         self._ran("hold")
         self.entered.put(tag)
-        self.gate(tag).wait(BOUND)
+        self.gate(tag).wait(HELD)
         return tag
 
     @rpc
@@ -213,7 +215,7 @@ class Probe(fan.Service):
         self._ran("hold_async")
         self.entered.put(tag)
         gate = self.gate(tag)
-        await asyncio.get_running_loop().run_in_executor(None, gate.wait, BOUND)
+        await asyncio.get_running_loop().run_in_executor(None, gate.wait, HELD)
         return tag
 
     @rpc

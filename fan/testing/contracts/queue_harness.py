@@ -93,7 +93,7 @@ class QueueHarness(Harness):
 
 def until(ask: Callable[[], T]) -> T:
     """Ask again and again until the answer counts as true, and give it."""
-    end = time.monotonic() + 4 * BOUND
+    end = time.monotonic() + 9 * BOUND
     while not (answer := ask()):
         assert time.monotonic() < end, "it did not come to that"
         threading.Event().wait(0.005)

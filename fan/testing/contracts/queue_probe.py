@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import fan
 from fan import push, subscribe
-from fan.testing.contracts.probe import BOUND, Broken, Probe, describe_call
+from fan.testing.contracts.probe import BOUND, HELD, Broken, Probe, describe_call
 
 #: Topics that an `Inbox` hears of: one of its service gets each event; each of them gets it; one
 #: gets it, and fails.
@@ -38,7 +38,7 @@ class Inbox(Probe):
 
     def wait_seen(self) -> Seen:
         """The next delivery, waiting for it."""
-        return self.seen.get(timeout=2 * BOUND)
+        return self.seen.get(timeout=4 * BOUND)
 
     def wait_tags(self, n: int) -> list[Any]:
         """The tags of the next `n` deliveries, in the order in which they came."""
@@ -67,7 +67,7 @@ class Inbox(Probe):
     def keep(self, tag: Any = None) -> None:
         """Be seen, and end once the gate of `tag` is open."""
         self._see("keep", tag)
-        self.gate(tag).wait(4 * BOUND)
+        self.gate(tag).wait(HELD)
 
     @push
     async def keep_async(self, tag: Any = None) -> None:
@@ -109,7 +109,7 @@ class Inbox(Probe):
     def stall(self, tag: Any = None) -> None:
         """Be seen, and end once the gate of `tag` is open, however long that takes."""
         self._see("stall", tag)
-        self.gate(tag).wait(4 * BOUND)
+        self.gate(tag).wait(HELD)
 
     @push
     def tell(self) -> None:
@@ -170,7 +170,7 @@ class Ear:
 
     def wait_heard(self) -> Seen:
         """The next delivery, waiting for it."""
-        return self.heard.get(timeout=2 * BOUND)
+        return self.heard.get(timeout=4 * BOUND)
 
     def _hear(self, tag: Any) -> None:
         context = fan.current()

@@ -44,7 +44,7 @@ class HandLoop:
 class Young:
     """A call that is too young for a look."""
 
-    began = float("inf")
+    began = deadline = float("inf")
     entry = b""
 
 

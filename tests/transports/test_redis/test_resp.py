@@ -58,7 +58,8 @@ def test_a_large_string_in_many_pieces_is_put_together_once() -> None:
         b"\x15\x03\x01\x00\x02\x02\x28\r\n",
         b"$x\r\n",
         b":1_000x\r\n",
-        b"$99999999999\r\n",
+        b"*99999999999\r\n",
+        b"*4294967295\r\n",
         b"x" * 100_000,
         b"*1\r\n" * 50_000,
     ],
@@ -67,3 +68,18 @@ def test_a_large_string_in_many_pieces_is_put_together_once() -> None:
 def test_what_is_no_reply_is_garbage(data: bytes) -> None:
     with pytest.raises(Garbage):
         Parser().feed(data)
+
+
+@pytest.mark.parametrize("begun", [b"$99999999999\r\n", b"+", b"-"])
+def test_what_does_not_end_is_garbage_when_it_is_too_long(begun: bytes) -> None:
+    parser = Parser(most=100_000)
+    assert parser.feed(begun + b"x" * 90_000) == []
+    with pytest.raises(Garbage):
+        parser.feed(b"x" * 20_000)
+
+
+def test_many_replies_are_no_long_one() -> None:
+    parser = Parser(most=1_000)
+    assert parser.feed(b"$3\r\nabc\r\n" * 1_000) == [b"abc"] * 1_000
+    assert parser.feed(b"*3\r\n" + b"$600\r\n%b\r\n" % (b"x" * 600) * 2) == []
+    assert parser.feed(b":1\r\n") == [[b"x" * 600] * 2 + [1]]

@@ -129,6 +129,8 @@ def test_a_hook_that_fails_late_leaves_the_service_starting_and_says_why(world: 
     shop = world.serve(made)
     world.serve(service("users"))
     until(shop, lambda: "no disk" in str(state(shop)))
+    with pytest.raises(Unknown, match="no disk"):
+        shop.lifecycle.wait_up()  # it is told a moment before the try is over
     assert state(shop)[0] == "starting"
     assert [one.name for one in shop.lifecycle.waiting] == ["shop"]  # it takes from no queue
 

@@ -46,8 +46,9 @@ _RANK = {NO: 0, MAYBE: 1, YES: 2}
 class Retry(Middleware):
     """Repeats failed attempts; sits above the choice of the instance.
 
-    `retries` may be overridden by a call's options; 0 means one attempt, whatever happens. The
-    instance (or address, where there is no instance) of a failed attempt is put into `call.tried`;
+    `retries` may be overridden by a call's options; 0 means one attempt, but for a route that has
+    gone elsewhere since: an entry call follows it once, outside of all budgets. The instance (or
+    address, where there is no instance) of a failed attempt is put into `call.tried`;
     `call.attempt` counts, `call.key` stays and `call.id` is new for each attempt. `random` gives 0
     to 1.
     """
@@ -98,13 +99,13 @@ class Retry(Middleware):
         deadline = call.deadline or float("inf")
         executed, paid, is_repinned = error.executed, 0, False
         try:
-            while limit > 0:
+            while limit > 0 or (_is_stale(error) and not is_repinned):
                 where, is_first = _where(call), False
                 if where:
                     is_first = where not in call.tried
                     call.tried.add(where)
                 wait = 0.0
-                if error.reason == "stale_route" and error.code == "failed_precondition":
+                if _is_stale(error):
                     # Only who pinned the generation may pin a newer one, and only when no part of
                     # the call tree can have run under the old one.
                     is_safe = executed == NO or call.is_idempotent
@@ -181,6 +182,11 @@ class Budget:
                 return False
             self._tokens -= 1.0
             return True
+
+
+def _is_stale(error: FanError) -> bool:
+    """Whether the version that was called takes no calls any more."""
+    return error.reason == "stale_route" and error.code == "failed_precondition"
 
 
 def _where(call: Call) -> str:

@@ -65,7 +65,8 @@ class Crew:
         self._wake()
 
     def hurry(self) -> None:
-        """Have a thread for each job that waits, as far as there may be more."""
+        """Have a thread for each job that waits, as far as there may be more; else it is for the
+        first of those there are that has nothing to do."""
         for _ in range(min(len(self._jobs), self.size)):
             self._wake()
 

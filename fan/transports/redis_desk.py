@@ -123,6 +123,7 @@ class Desk:
             self._return(message)
         if kept:
             self.crew.put(kept)
+            self._watch()
         self.give_back_spare()
 
     def give_back_spare(self) -> None:
@@ -152,9 +153,7 @@ class Desk:
 
     def _look(self) -> None:
         self._is_watched = False  # first: whoever saw that has left its answer by now
-        if self.crew.waiting:
-            self.crew.hurry()
-            self._watch()
+        self.crew.hurry()
         self._outbox.flush()
 
     def _return(self, message: Message) -> None:

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import threading
 import time
-from asyncio import wrap_future
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -194,7 +193,7 @@ def measure(url: str) -> dict[str, float]:
         got["loop 16"].append(one.in_flight(2 * CALLS))
         got["ours 16"].append(throughput(lambda: ours, CALLS))
         got["ours 64"].append(
-            tasks_throughput(lambda: wrap_future(transport.submit(address, request())), CALLS)
+            tasks_throughput(lambda: transport.acall(address, request()), CALLS)
         )
         got["app 16"].append(throughput(lambda: through_apps, CALLS))
         while clients:

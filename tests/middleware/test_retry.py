@@ -311,3 +311,10 @@ def test_what_failed_for_certain_runs_again_under_a_new_key(layer, clock, callee
     clock.drive(layer.on_call(call, noting))
     first, second, third = keys
     assert first != second == third
+
+
+def test_a_stale_route_is_followed_also_where_nothing_is_retried(clock, attempts):
+    layer = Retry(retries=0, clock=clock)
+    assert attempts(stale(), layer=layer) == 2
+    assert attempts(stale(), refused(), layer=layer) == 2
+    assert attempts(stale(), stale(), layer=layer) == 2

@@ -27,10 +27,11 @@ ENTRIES: list[dict[bytes, bytes]] = [
 ]
 
 
-@pytest.mark.parametrize("key", [CALLS, "fan:rq:inbox", PUSHES, TOPIC])
+@pytest.mark.parametrize("key", [CALLS, CALLS + ":{}", "fan:rq:inbox", PUSHES, TOPIC])
 def test_foreign_entries_in_a_stream_stop_nobody(apps: Any, redis: Redis, key: str) -> None:
     box = Inbox()
     apps.serve(box)
+    key = key.format(box.instance_id)
     client = apps.app()
     for n, entry in enumerate(ENTRIES):
         redis.xadd(key, entry)  # type: ignore[arg-type]

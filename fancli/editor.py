@@ -35,7 +35,10 @@ def run_editor(env: Environment, path: str) -> None:
     try:
         # As git does it: the variable is a command line of the shell.
         line = f"{editor} {shlex.quote(path)}"
-        status = subprocess.run(["/bin/sh", "-c", line], env=dict(env.vars), check=False).returncode
+        status = subprocess.run(
+            ["/bin/sh", "-c", line], env=dict(env.vars), check=False,
+            stdout=None if env.stdout_is_tty else 2,  # what is piped away is for our result
+        ).returncode  # fmt: skip
     except OSError as exc:
         raise FailedPrecondition(
             f"the editor {editor} cannot be run: {exc.strerror}", reason="editor_failed"

@@ -45,6 +45,8 @@ class Environment:
         self.target = ""
         #: Whether what is reached, or not, is a broker.
         self.asks_broker = False
+        #: Whether the user says where the service is, so that the registry knows nothing of it.
+        self.asks_peer = False
         #: Whether items went out as text, since no schema of the method was at hand.
         self.is_untyped = False
         #: What keeps Apps open from one command to the next; None where there is but one.

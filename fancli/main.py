@@ -144,7 +144,7 @@ def text_of(args: Sequence[str]) -> list[str]:
 def _run(args: list[str], env: Environment) -> int:
     instruction = env.vars.get("_FAN_COMPLETE", "")
     if instruction:
-        from fancli.complete import answer
+        from fancli.tab import answer
 
         return answer(instruction, env)
     from fancli.group import dispatch

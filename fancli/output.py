@@ -278,8 +278,9 @@ class Output:
         line = render.clean(render.plain_error(exc, target))
         self.warn(line if self.env.show_secrets else mask_url(line), is_error=True)
         similar = None if "did you mean" in line else exc.details
-        is_broker = self.env.asks_broker and exc.reason == "connect_failed"
-        reason = "broker" if is_broker else exc.reason
+        reason = exc.reason
+        if reason == "connect_failed" and (self.env.asks_broker or self.env.asks_peer):
+            reason = "broker" if self.env.asks_broker else "peer"
         hint = render.hint_for(exc.code, reason, target, similar)
         if exc.reason == "bad_signature" and "got str" in line and self.env.is_untyped:
             hint = "NAME:=3 is JSON; NAME=3 is text where the method's schema is not at hand"

@@ -137,6 +137,20 @@ class Duration(click.ParamType[float]):
             raise Usage(f"{_named(param)}{exc.message}", exc.hint, ctx) from None
 
 
+class Finite(click.FloatRange):
+    """Option type of a number within bounds, which nan and inf are not."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        from math import isfinite
+
+        number: float = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
+
+
 def parse_shards(option: str, given: Iterable[str]) -> dict[str, list[str]]:
     """`shard1=a,b` as {"shard1": ["a", "b"]}."""
     found: dict[str, list[str]] = {}

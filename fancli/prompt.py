@@ -73,7 +73,7 @@ class _Words(Completer):
     def _found(self, line: str) -> Iterator[Completion]:
         from click.shell_completion import split_arg_string
 
-        from fancli.complete import candidates
+        from fancli.tab import candidates
 
         words = split_arg_string(line)
         word = "" if not line or line[-1].isspace() else words.pop()

@@ -27,6 +27,7 @@ _HINTS: dict[tuple[str, str], str] = {
     ("unavailable", "no_instance"): "start one: fan serve MODULE; fan discover show {service}",
     ("unavailable", "unroutable"): "fan discover show {service}",
     ("unavailable", "connect_failed"): "is it running? fan discover show {service}",
+    ("unavailable", "peer"): "is it running? -p says where it should be",
     ("unavailable", "broker"): "is the broker running? fan settings show says where it should be",
     ("invalid_argument", "bad_signature"): "fan discover describe {target}",
     ("deadline_exceeded", "client_timer"): "--timeout gives it longer",

@@ -165,6 +165,7 @@ class Asking:
         if caller:
             check_name("--caller", caller)
         self.env.asks_broker = bool(topic) or _is_broker(self.options)
+        self.env.asks_peer = bool(self.options["peers"])
         #: Whether the trace is to be recorded; None: as the settings say.
         self.sample = sample
         #: What is registered of the service, once `describe` has read it.

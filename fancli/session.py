@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -27,12 +27,16 @@ END = ("exit", "quit")
 
 
 class Session:
-    """Runs lines. `last` is the last result, `status` the exit status of the last line."""
+    """Runs lines, each with the options that stand for `all`. `last` is the last result, `status`
+    the exit status of the last line."""
 
-    def __init__(self, env: Environment, vars: Mapping[str, str], keeper: Keeper) -> None:
+    def __init__(
+        self, env: Environment, vars: Mapping[str, str], keeper: Keeper, all: Sequence[str] = ()
+    ) -> None:
         self._env = env
         self._vars = vars
         self._keeper = keeper
+        self._all = all
         self.root: Root = root_group()
         self.has_last = False
         self.last: Any = None
@@ -45,6 +49,7 @@ class Session:
         fresh.color_mode = self._env.color_mode
         fresh.show_secrets = self._env.show_secrets
         fresh.is_quiet = self._env.is_quiet
+        fresh.is_json = self._env.is_json
         fresh.keeper = self._keeper
         return fresh
 
@@ -93,7 +98,7 @@ class Session:
             return Exit.OK
         if words[0] == "shell":
             raise Usage("this is a shell already", "exit, or Ctrl-D")
-        return dispatch(words, env)
+        return dispatch([*self._all, *words], env)
 
     def _keep(self, data: bytes) -> None:
         try:

@@ -38,10 +38,9 @@ class Show:
             from fancli.paths import parse_path
 
             self._path = parse_path(how.path)
-        folder = os.path.dirname(how.output) or "."
-        if how.output and (os.path.isdir(how.output) or not os.access(folder, os.W_OK)):
+        if how.output and (problem := _problem_of(how.output)):
             # Better said before it is sent.
-            raise Usage(f"-o {how.output}: cannot be written: its folder takes no new file")
+            raise Usage(f"-o {how.output}: cannot be written: {problem}")
 
     def before(self, asking: Asking, payload: Payload, choice: Choice | None) -> None:
         """What of --print and --explain is known before it is sent."""
@@ -237,3 +236,13 @@ def _lines(headers: dict[str, str]) -> list[str]:
 
 def _served_by(version: str, instance: str) -> str:
     return f"{version or 'version unknown'} {instance or 'instance unknown'}"
+
+
+def _problem_of(path: str) -> str:
+    """Why a file cannot be put there, or nothing."""
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        return "it is a folder"
+    if not os.path.isdir(folder):
+        return "there is no such folder"
+    return "" if os.access(folder, os.W_OK) else "its folder takes no new file"

@@ -412,6 +412,7 @@ TABLE: dict[str, Row] = {
     "fancli.staged": row(PROGRAM),
     "fancli.several": row(PROGRAM),
     "fancli.show": row(PROGRAM),
+    "fancli.tab": row(PROGRAM, "click"),
     "fancli.tap": row(PROGRAM),
     "fancli.topics": row(PROGRAM),
     "fancli.transcribe": row(PROGRAM),

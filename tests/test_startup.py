@@ -67,7 +67,7 @@ LOOK_UP = names(
     fan.settings_places fan.settings_values fan.sqlite fan.sqlite.channel fan.sqlite.errors
     fan.sqlite.kind fan.sqlite.locks fan.sqlite.schema fan.stores fan.stores.base fan.stores.sqlite
     fan.stores.sqlite_rows fan.stores.sqlite_schema fancli.call_options fancli.commands
-    fancli.commands.call fancli.complete fancli.options fancli.payload fancli.request fancli.scripts
+    fancli.commands.call fancli.complete fancli.options fancli.payload fancli.request
     """
 )
 #: To call it.
@@ -127,13 +127,13 @@ WAYS: dict[str, Way] = {
     ),
     "a TAB on a command": Way(
         (),
-        PROGRAM | names("fancli.complete fancli.extensions fancli.scripts"),
+        PROGRAM | names("fancli.extensions fancli.scripts fancli.tab"),
         STANDARD | TAB,
         tab("fan ca"),
     ),
     "a TAB on a method": Way(
         (),
-        PROGRAM | LOOK_UP,
+        PROGRAM | LOOK_UP | names("fancli.scripts fancli.tab"),
         ASKING | TAB,
         tab("fan call greeter.he"),
     ),

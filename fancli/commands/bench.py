@@ -10,7 +10,7 @@ import click
 
 from fancli.exits import Exit
 from fancli.options import Common, common
-from fancli.params import Duration, Usage, parse_duration, read_bytes
+from fancli.params import Duration, Finite, Usage, parse_duration, read_bytes
 from fancli.request import Asking, PayloadCommand, request_options, target_argument
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _MOST = 10_000
     "--duration", type=Duration(), metavar="DUR", help="End after this time. [10s without -N]"
 )
 @click.option(
-    "--rps", metavar="N", type=click.FloatRange(0, min_open=True),
+    "--rps", metavar="N", type=Finite(0, min_open=True),
     help="So many a second, whatever the service does.",
 )  # fmt: skip
 @click.option(

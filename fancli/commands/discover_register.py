@@ -113,7 +113,10 @@ def _described(
     urls = check_peers(addrs, "--addr")
     try:
         if path:
-            return read_services(read_text(path, "-f", common.env), common.env.vars)
+            text = read_text(path, "-f", common.env)
+            if not text.strip():
+                raise Usage(f"-f {path}: empty", "fan help http-services")
+            return read_services(text, common.env.vars)
         common.env.target = check_name("SERVICE", service)
         if openapi:
             text = _read(common, openapi)
@@ -126,7 +129,7 @@ def _described(
             raise Usage(f"--openapi: {openapi} names no server", "--addr URL")
         return [Foreign(described.interface, described.urls, id)]
     except InvalidArgument as exc:
-        raise Usage(f"{path or openapi or service}: {exc.message}") from exc
+        raise Usage(": ".join(filter(None, (path or openapi, exc.message)))) from exc
 
 
 def _read(common: Common, place: str) -> str:

@@ -10,7 +10,7 @@ import click
 from fancli.complete import complete_code, complete_service_or_target
 from fancli.group import command
 from fancli.options import Common, common
-from fancli.params import Duration, Usage, check_bind, check_name, did_you_mean
+from fancli.params import Duration, Finite, Usage, check_bind, check_name, did_you_mean
 
 if TYPE_CHECKING:
     from fan import Instance, Service, Trouble
@@ -42,7 +42,7 @@ _CLOSING = 5.0
     "--error", metavar="CODE", default="", shell_complete=complete_code, help="Fail with this."
 )
 @click.option(
-    "--failure-rate", type=click.FloatRange(0, 1), metavar="SHARE", help="Share of failures. [1]"
+    "--failure-rate", type=Finite(0, 1), metavar="SHARE", help="Share of failures. [1]"
 )
 @click.option(
     "--transport",

@@ -39,7 +39,7 @@ def shell(common: Common) -> int:
 
     env = common.env
     with Keeper() as keeper:
-        session = Session(env, common.variables(), keeper)
+        session = Session(env, common.variables(), keeper, _for_all(common))
         if not is_tty(env.stdin):
             return _run_script(common, session)
         from fancli.prompt import Prompt
@@ -49,6 +49,11 @@ def shell(common: Common) -> int:
         while _one(common, session, prompt.read):
             pass
         return Exit.OK
+
+
+def _for_all(common: Common) -> list[str]:
+    """Options of the shell that its lines take as their own; the others are settings."""
+    return ["--json"] * common.env.is_json + ["-v"] * common.verbose
 
 
 def _run_script(common: Common, session: Session) -> int:

@@ -90,7 +90,7 @@ def switch(
     """
     asked = _plan(common, file) if file is not None else Asked()
     asked.services |= _pairs(services, "SVC=V", "shop=2.0.0")
-    asked.texts = _pairs(configs, "--config", "shop/theme=dark")
+    asked.texts = _pairs(configs, "K=V", "shop/theme=dark")
     asked.weights |= shares_of(weights, "--weight")
     asked.sticky = sticky or asked.sticky
     if not (asked.services or asked.configs or asked.texts):
@@ -110,12 +110,12 @@ def switch(
         return report(common, writing, done)
 
 
-def _pairs(given: tuple[str, ...], option: str, example: str) -> dict[str, str]:
+def _pairs(given: tuple[str, ...], form: str, example: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise Usage(f"{text!r} is not {option}", f"as in {example}")
+            raise Usage(f"{text!r} is not {form}", f"as in {example}")
         if name in found:
             raise Usage(f"{name} is named twice")
         found[name] = value

@@ -102,6 +102,8 @@ def test_a_bound_that_is_not_kept_is_exit_9(fan: Fan, demo: Demo) -> None:
         ("-c", "0"),
         ("--rps", "0"),
         ("--rps", "-5"),
+        ("--rps", "nan"),
+        ("--rps", "inf"),
         ("--duration", "soon"),
         ("--warmup", "soon"),
         ("--compare", "/nowhere.json"),

@@ -159,6 +159,12 @@ def test_a_failure_is_one_line_and_a_status(
     assert ran.stderr.count("\n") == 1
 
 
+def test_an_address_where_nobody_listens_is_not_looked_up_in_the_registry(fan: Fan) -> None:
+    ran = fan("call", "greeter.hello", "-p", "unix:///nowhere")
+    assert (ran.exit, ran.stdout) == (6, "")
+    assert ran.stderr.endswith("\nhint: is it running? -p says where it should be\n")
+
+
 def test_a_known_service_without_an_instance_is_unavailable(
     fan: Fan, start: Callable[..., subprocess.Popen[bytes]], registry_url: str
 ) -> None:

@@ -334,6 +334,10 @@ def test_edit_writes_back_what_the_editor_left(fan: Fan, editor: Callable[[str],
     fan("config", "edit", "text", EDITOR="false", VISUAL=change)
     assert fan("config", "get", "text").stdout == "one\n2\n"
     assert not told(fan("config", "edit", "text", "--json", EDITOR="true"))["changed"]
+    # What it draws is no result.
+    ran = fan("config", "edit", "text", EDITOR="echo drawn")
+    assert (ran.exit, ran.stdout) == (0, "")
+    assert "drawn" in ran.stderr
 
 
 def test_edit_refuses_what_somebody_else_changed_meanwhile(

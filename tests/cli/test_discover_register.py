@@ -139,6 +139,7 @@ def test_an_openapi_file_describes_the_methods(fan: Fan, private: Path) -> None:
         (), ("web",), ("web", "--version", "1"), ("web", "--addr", "http://h:1"),
         ("web", "--version", "x", "--addr", "http://h:1"),
         ("web", "--version", "1", "--addr", "h:1"), ("-f", "/nowhere"), ("web", "-f", "x"),
+        ("-f", "/dev/null"),
         ("web", "--version", "1", "--addr", "http://me:hunter2@h:1"),
         ("web", "--version", "1", "--addr", "amqp://me:hunter2@h/"),
         ("web", "--openapi", "/nowhere"), ("web", "--version", "1", "--addr", "http://h:1", "--"),

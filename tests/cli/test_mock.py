@@ -100,6 +100,7 @@ def test_what_was_recorded_is_answered_again(
         ("a.b", "--record", "EMPTY"),
         ("a.b", "--reply", "1", "--error", "no_such"),
         ("a.b", "--reply", "1", "--failure-rate", "2"),
+        ("a.b", "--reply", "1", "--failure-rate", "nan"),
         ("a.b", "--reply", "1", "--delay", "soon"),
         ("a.b", "--reply", "1", "--transport", "pigeon"),
         ("a.b@", "--reply", "1"),

@@ -104,6 +104,14 @@ def test_the_options_of_the_shell_are_those_of_its_lines(script: Script, private
     assert ran.stdout == '"Hello World"\n'
 
 
+def test_json_and_verbosity_of_the_shell_are_those_of_its_lines(script: Script) -> None:
+    ran = script("greeter.hello", "greeter.boom", "nonsense", '"', args=("--json",))
+    hello, *failed = map(json.loads, ran.stdout.splitlines())
+    assert hello["result"] == "Hello World"
+    assert [each["error"]["code"] for each in failed] == ["unknown", *["invalid_argument"] * 2]
+    assert "* greeter.hello" in script("greeter.hello", args=("-v",)).stderr
+
+
 def test_the_app_of_one_line_is_that_of_the_next(registry_url: str) -> None:
     one, other = (load_settings({"namespace": name}).settings for name in ("a", "b"))
     with Keeper() as keeper:

@@ -50,6 +50,16 @@ def test_a_file_that_cannot_be_written_is_named(fan: Fan, demo: Demo) -> None:
     assert ran == (1, "", "fan: cannot write to /dev/full: No space left on device\n")
 
 
+def test_a_place_that_takes_no_file_is_said_before_anything_is_sent(
+    fan: Fan, private: Path
+) -> None:
+    places = {private: "it is a folder", private / "a" / "b": "there is no such folder"}
+    for place, why in places.items():
+        ran = fan("call", "greeter.hello", "-o", str(place))
+        assert (ran.exit, ran.stdout) == (2, "")
+        assert ran.stderr.startswith(f"fan: usage: -o {place}: cannot be written: {why}\n")
+
+
 def test_a_closed_stdout_is_exit_1(shell: Shell, demo: Demo) -> None:
     assert shell('"$@" call greeter.hello >&-').exit == 1
     assert shell('"$@" push greeter.hello >&-').exit == 0

@@ -97,6 +97,7 @@ def test_the_status_in_json(fan: Fan, world: World) -> None:
         ("retire shop 1.0.0", 4, "takes calls"),
         ("switch", 2, "a service and its version are needed"),
         ("switch shop", 2, "'shop' is not SVC=V"),
+        ("switch shop=2 --config theme", 2, "'theme' is not K=V"),
         ("switch shop=", 2, "a version is needed"),
         ("switch shop=latest", 2, "no version constraint"),
         ("switch shop=1 shop=2", 2, "shop is named twice"),

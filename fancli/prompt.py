@@ -3,8 +3,11 @@ knows prompt_toolkit."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from prompt_toolkit import PromptSession
@@ -42,10 +45,25 @@ class Prompt:
     def read(self) -> str:
         """The next line. Raises EOFError at its end, KeyboardInterrupt for a line given up."""
         told = signal.set_wakeup_fd(-1)  # the prompt's loop takes it, and leaves none behind
+        usual, seen = signal.getsignal(signal.SIGTERM), threading.Event()
         try:
-            return self._prompt.prompt("fan> ")
+            return self._prompt.prompt("fan> ", pre_run=lambda: self._mind_sigterm(seen))
         finally:
+            signal.signal(signal.SIGTERM, usual)
             signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+            if seen.is_set():
+                signal.raise_signal(signal.SIGTERM)
+
+    def _mind_sigterm(self, seen: threading.Event) -> None:
+        """End the prompt at a SIGTERM. What its usual handler raises would end whichever part of
+        the prompt is at work just then, and not without a word."""
+
+        def end() -> None:
+            seen.set()
+            with suppress(Exception):  # it has ended by itself
+                self._prompt.app.exit(result="")
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
 
 
 class _Kept(FileHistory):

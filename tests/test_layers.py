@@ -181,6 +181,7 @@ TABLE: dict[str, Row] = {
     "fan.stores.zookeeper_commit": row(IMPLEMENTATION, family="zookeeper"),
     "fan.stores.zookeeper_errors": row(IMPLEMENTATION, "kazoo", family="zookeeper"),
     "fan.stores.zookeeper_ground": row(IMPLEMENTATION, family="zookeeper"),
+    "fan.stores.zookeeper_client": row(IMPLEMENTATION, "kazoo", family="zookeeper"),
     "fan.stores.zookeeper_handler": row(IMPLEMENTATION, "kazoo", family="zookeeper"),
     "fan.stores.zookeeper_legacy": row(IMPLEMENTATION, family="zookeeper"),
     "fan.stores.zookeeper_layout": row(IMPLEMENTATION, family="zookeeper"),

@@ -16,13 +16,13 @@ from collections.abc import Callable
 from typing import Any
 
 from kazoo import exceptions as kazoo
-from kazoo.client import KazooClient
 from kazoo.protocol.states import KazooState, KeeperState
 from kazoo.retry import KazooRetry
 
 from fan.errors import FailedPrecondition
 from fan.stores import rules
 from fan.stores import zookeeper_errors as errors
+from fan.stores.zookeeper_client import Client
 from fan.stores.zookeeper_handler import Handler
 from fan.stores.zookeeper_tls import TlsHandler, context_of
 from fan.stores.zookeeper_url import Ensemble
@@ -47,7 +47,7 @@ class Connection:
         self.session_id = ""
         self.is_over = False
         self._is_session = is_session
-        self._client: KazooClient | None = None
+        self._client: Client | None = None
         self._ear = _Ear()
         self._news = threading.Condition()
         self._is_up = False
@@ -114,7 +114,7 @@ class Connection:
     def _open(self) -> None:
         """Begin to connect; used under `_news`."""
         ensemble = self.ensemble
-        client = KazooClient(
+        client = Client(
             hosts=ensemble.hosts,
             timeout=self.timeout,
             randomize_hosts=True,

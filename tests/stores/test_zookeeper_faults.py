@@ -4,10 +4,12 @@ once, in time, and a sentence."""
 from __future__ import annotations
 
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -40,6 +42,29 @@ Opens = Callable[..., ZookeeperStore]
 Eventual = Callable[[Callable[[], bool]], bool]
 #: Stops servers: the fixture `hang`.
 Hangs = Callable[[Iterable[ZooKeeper]], None]
+
+
+# Signals
+
+
+def test_what_a_signal_raises_is_no_lost_connection(url: str, connect: Opens) -> None:
+    """In the moment after kazoo was told that there is something to send, which is where a signal
+    that came during a request is heard."""
+    store = connect(url)
+    store.head(deadline=soon())
+
+    def interrupt(frame: FrameType, event: str, what: object) -> None:
+        if event == "c_return" and frame.f_code.co_name == "_call" and "send" in repr(what):
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            store.head(deadline=soon())
+    finally:
+        sys.setprofile(None)
+    assert store.head(deadline=soon()).gen == 0
 
 
 # Servers that are away

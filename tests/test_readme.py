@@ -218,7 +218,7 @@ def is_unused(name: str, run: str) -> bool:
     return not name or re.search(rf"\b{re.escape(Path(name).stem)}\b", run) is None
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(600)
 def test_the_tour_of_the_first_lines_runs(shell: Shell) -> None:
     tour, tests = sh("The two lines")
     assert tests.endswith("nox -s tests")
@@ -231,7 +231,7 @@ def test_the_tour_of_the_first_lines_runs(shell: Shell) -> None:
 
 
 @pytest.mark.zookeeper
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(600)
 def test_the_lines_about_zookeeper_say_where_it_is_and_who_may_do_what(
     shell: Shell, zookeeper_server: Any
 ) -> None:

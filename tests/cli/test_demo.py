@@ -9,8 +9,7 @@ import select
 import shutil
 import signal
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pytest
 
 from fan import App, RemoteError, load_settings
 from fancli.processes import fan_command, fan_environment
+from tests.lives import until
 
 #: Seconds after which a test that waits has failed.
 HANG = 30.0
@@ -30,18 +30,6 @@ def app(registry_url: str) -> Iterator[App]:
     """An App that sees the registry of the demo."""
     with App(settings=load_settings().settings) as app:
         yield app
-
-
-def until(is_so: Callable[[], bool], app: App) -> None:
-    """Wait for what the registry is about to say; its watch tells when to look again."""
-    changed = threading.Event()
-    end = app.discovery.watch(changed.set)
-    try:
-        while not is_so():
-            assert changed.wait(HANG)
-            changed.clear()
-    finally:
-        end()
 
 
 def instances(app: App) -> list[Any]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,18 +61,6 @@ def app() -> Iterator[App]:
     """An App that sees the registry of the served processes."""
     with App(settings=load_settings().settings) as app:
         yield app
-
-
-def until(is_so: Callable[[], bool], app: App) -> None:
-    """Wait for what the registry is about to say; its watch tells when to look again."""
-    changed = threading.Event()
-    end = app.discovery.watch(changed.set)
-    try:
-        while not is_so():
-            assert changed.wait(HANG)
-            changed.clear()
-    finally:
-        end()
 
 
 def instances(app: App, service: str = "greeter") -> list[Any]:

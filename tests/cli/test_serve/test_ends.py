@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from fan import App, FanError, Unavailable
-from tests.cli.test_serve.conftest import HANG, instances, sockets, until
+from tests.cli.test_serve.conftest import HANG, instances, sockets
+from tests.lives import until
 
 pytestmark = pytest.mark.usefixtures("registry_url")
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from fan import App
-from tests.cli.test_serve.conftest import GREETER, HANG, instances, until
+from tests.cli.test_serve.conftest import GREETER, HANG, instances
+from tests.lives import until
 
 pytestmark = pytest.mark.usefixtures("registry_url")
 

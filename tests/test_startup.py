@@ -105,6 +105,8 @@ WAYS: dict[str, Way] = {
             """
             fan.transports.ipc fan.transports.ipc_client fan.transports.ipc_failures
             fan.transports.ipc_frames
+            fan.transports.ipc_spin
+            fan.transports.ipc_turns
             """
         ),
         CALLING,

@@ -32,9 +32,13 @@ from fan.transports.ipc_frames import (
     Gone,
     Wire,
 )
+from fan.transports.ipc_spin import LOOK, Spin
+from fan.transports.ipc_turns import QUICK, Turns
 
 #: Idle connections kept for one address; more than that are closed after use.
 MAX_IDLE = 64
+#: Bytes of arguments above which a call takes no turn: it is none of the short ones.
+SHORT = 64 * 1024
 # How long to wait for room in a listener's queue, which nothing announces.
 _RETRY = 0.002
 
@@ -110,6 +114,7 @@ class Pool:
     def __init__(self, max_body: int) -> None:
         self.max_body = max_body
         self._idle: dict[str, list[Exclusive]] = {}
+        self._turns: dict[str, Turns] = {}
         #: Held by whoever adds to a list or takes one away; `open` takes out of them without.
         self._lock = threading.Lock()
         self.pid = os.getpid()
@@ -118,9 +123,15 @@ class Pool:
     def call(self, path: str, request: Request, marks: dict[str, float] | None) -> Response:
         """One request and its one answer; `Transport.call` and `.send`."""
         deadline = time.monotonic() + request.timeout_ms / 1000
-        connection = self.open(path, request, deadline, marks)
+        turns = self._take_turn(path, request)
         try:
-            return self._answer(connection, request, deadline)
+            connection = self.open(path, request, deadline, marks)
+        except BaseException:
+            if turns is not None:
+                turns.end(was_quick=False)
+            raise
+        try:
+            return self._answer(connection, request, deadline, turns)
         except Refused:
             pass  # it counts as not sent: one more try, with a connection of its own
         connection = self._open_new(path, request, deadline, marks)
@@ -193,17 +204,32 @@ class Pool:
         """Idle connections."""
         return sum(len(idle) for idle in list(self._idle.values()))
 
-    def _answer(self, connection: Exclusive, request: Request, deadline: float) -> Response:
+    def _take_turn(self, path: str, request: Request) -> Turns | None:
+        """The turns of a path where this call has the turn, None where it goes without."""
+        turns = self._turns.get(path) or self._turns.setdefault(path, Turns())
+        is_short = len(request.body) <= SHORT
+        return turns if is_short and turns.take(request.timeout_ms / 1000) else None
+
+    def _answer(
+        self, connection: Exclusive, request: Request, deadline: float, turns: Turns | None = None
+    ) -> Response:
+        """The answer to a request that was sent; the call's turn ends with it, if not before."""
         try:
+            if turns is not None and not connection.wire.look(QUICK if turns.is_wanted else LOOK):
+                turns.end(was_quick=False)
+                turns = None
             kind, payload = connection.receive(deadline)
             if kind != RESPONSE:
                 raise Garbage(f"a frame of type {kind} for a call")
             response = codec.unpack_response(payload)
+            self.release(connection)  # before the turn ends: the next call is to go over it, too
+            return response
         except BaseException as exc:
             connection.wire.close()
             fail(exc, connection.path, request.timeout_ms, self.max_body)
-        self.release(connection)
-        return response
+        finally:
+            if turns is not None:
+                turns.end(was_quick=True)
 
     def _open_new(
         self, path: str, request: Request, deadline: float, marks: dict[str, float] | None
@@ -240,7 +266,7 @@ def dial(path: str, deadline: float, timeout_ms: int, max_body: int) -> Exclusiv
     try:
         sock.settimeout(None)
         wire.wait_briefly()
-        wire.spins = True
+        wire.spin = Spin("answer")
         wire.write(frames.hello(EXCLUSIVE), deadline)
         wire.read_hello(deadline)
     except Gone as exc:

@@ -24,11 +24,11 @@ from __future__ import annotations
 
 import _socket  # `socket` costs a one-shot call 3 ms more than this, for enums nobody reads here
 import contextlib
-import os
 import select
 import struct
-import threading
 import time
+
+from fan.transports.ipc_spin import LOOK, Spin
 
 MAGIC = b"fanipc"
 VERSION = 1
@@ -59,12 +59,6 @@ _DONTWAIT = _socket.MSG_DONTWAIT
 _SEND = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
 _TO_READ = select.POLLIN
 _TO_WRITE = select.POLLOUT
-
-# The busy wait of `Wire._spin`, seconds: what a short call takes when its peer has to be woken.
-_SPIN = 200e-6
-# After so many vain ones in a row a connection spins in one receive of 64.
-_MOST_MISSES = 6
-_spinner = threading.Lock()
 
 Bytes = bytes | memoryview
 
@@ -135,16 +129,13 @@ class Wire:
     `time.monotonic()`, None for none. A reader blocks; see `_FIRST_WAIT`.
     """
 
-    __slots__ = (
-        "_buffer", "_end", "_idle_turns", "_misses", "_start", "_view", "limit", "sock", "spins",
-    )  # fmt: skip
+    __slots__ = ("_buffer", "_end", "_start", "_view", "limit", "sock", "spin")
 
     def __init__(self, sock: _socket.socket, limit: int) -> None:
         self.sock = sock
         self.limit = limit
-        #: Whether a read begins with a short busy wait, for connections that carry one call a time.
-        self.spins = False
-        self._misses = self._idle_turns = 0
+        #: The busy wait that a read begins with, where one call comes at a time.
+        self.spin: Spin | None = None
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
@@ -201,6 +192,21 @@ class Wire:
             raise TooLong(kind, stream, length)
         return kind, stream, self._long(length, deadline)
 
+    def look(self, seconds: float) -> bool:
+        """Look so long for the next frame without going to sleep; whether all of it is here."""
+        spin = self.spin
+        if spin is None or (seconds >= LOOK and not spin.is_due()):
+            return False
+        if self._start == self._end:
+            try:
+                count = spin.receive(self.sock, self._view, seconds)
+            except OSError:
+                return False  # as who reads next finds
+            if count <= 0:
+                return False
+            self._start, self._end = 0, count
+        return self.has_frame()
+
     def read_hello(self, deadline: float | None) -> int:
         """The mode of the peer's hello. Raises Gone, Late, Garbage."""
         start, _ = self._fill(HELLO, deadline)
@@ -238,7 +244,9 @@ class Wire:
 
     def _receive(self, into: memoryview, deadline: float | None) -> int:
         try:
-            count = self._spin(into) if self.spins else -1
+            spin, count = self.spin, -1
+            if spin is not None and spin.is_due():
+                count = spin.receive(self.sock, into)
             if count < 0:
                 count = self.sock.recv_into(into)
         except BlockingIOError:
@@ -248,34 +256,6 @@ class Wire:
         if not count:
             raise Gone("the peer closed the connection")
         return count
-
-    def _spin(self, into: memoryview) -> int:
-        """Look for an answer a few times before sleeping for it; -1 when there is none.
-
-        Going to sleep and being woken costs more than a short call itself does. One thread of a
-        process looks at a time, and a connection on which it was in vain sits the next turns out,
-        so that many callers do not take the processors from each other.
-        """
-        if self._idle_turns:
-            self._idle_turns -= 1
-            return -1
-        if not _spinner.acquire(blocking=False):
-            return -1
-        try:
-            receive, now, until = self.sock.recv_into, time.monotonic, time.monotonic() + _SPIN
-            while True:
-                try:
-                    count = receive(into, 0, _DONTWAIT)
-                    self._misses = 0
-                    return count
-                except BlockingIOError:
-                    if now() > until:
-                        self._misses = min(self._misses + 1, _MOST_MISSES)
-                        self._idle_turns = (1 << self._misses) - 1
-                        return -1
-                    os.sched_yield()  # whoever answers may want this very processor
-        finally:
-            _spinner.release()
 
     def _receive_late(self, into: memoryview, deadline: float | None) -> int:
         while True:

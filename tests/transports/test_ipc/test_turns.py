@@ -1,0 +1,188 @@
+"""Threads that call one server take turns, and no call waits for its turn longer than it pays."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from fan.message import Request, Response
+from fan.transports import ipc_turns
+from fan.transports.ipc_client import SHORT
+from fan.transports.ipc_turns import IN_A_ROW, Turns
+from tests.transports.test_ipc.conftest import HANG, Place
+
+LONG = 1000.0
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody leaves the line, however slow this machine is."""
+    monkeypatch.setattr(ipc_turns, "PATIENCE", HANG)
+
+
+def until(what: Callable[[], bool]) -> None:
+    """Wait for what another thread does."""
+    give_up = time.monotonic() + HANG
+    while not what():
+        assert time.monotonic() < give_up
+        time.sleep(0.001)
+
+
+class Waiter(threading.Thread):
+    """A thread that wants a turn, and ends it when it is told to."""
+
+    def __init__(self, turns: Turns, done: list[str], name: str) -> None:
+        super().__init__(name=name)
+        self.turns, self.done = turns, done
+        self.start()
+
+    def run(self) -> None:
+        if self.turns.take(LONG):
+            self.done.append(self.name)
+            self.turns.end(was_quick=True)
+        else:
+            self.done.append(f"{self.name} without")
+
+
+def test_turns_come_in_the_order_in_which_they_were_asked_for(patient: None) -> None:
+    turns, done = Turns(), list[str]()
+    assert turns.take(LONG)
+    waiters = []
+    for count, name in enumerate("abcdefgh", 1):
+        waiters.append(Waiter(turns, done, name))
+        until(lambda count=count: len(turns._line) == count)  # type: ignore[misc]
+    assert not done
+    turns.end(was_quick=True)
+    for waiter in waiters:
+        waiter.join(HANG)
+    assert "".join(done) == "abcdefgh"
+    assert turns.take(LONG)
+    turns.end(was_quick=True)
+
+
+def test_who_comes_back_at_once_leaves_others_their_turn(patient: None) -> None:
+    turns, done = Turns(), list[str]()
+    assert turns.take(LONG)
+    waiter = Waiter(turns, done, "other")
+    until(lambda: bool(turns._line))
+    turns.end(was_quick=True)
+    calls = 0
+    while not done:
+        assert turns.take(LONG)
+        calls += 1
+        turns.end(was_quick=True)
+        assert calls <= IN_A_ROW + 1
+    waiter.join(HANG)
+
+
+def test_a_turn_that_is_left_lying_is_taken(patient: None) -> None:
+    turns, done = Turns(), list[str]()
+    assert turns.take(LONG)
+    waiter = Waiter(turns, done, "other")
+    until(lambda: bool(turns._line))
+    turns._is_back = True  # as one that came back at once, and now does not any more
+    turns.end(was_quick=True)
+    waiter.join(HANG)
+    assert done == ["other"]
+
+
+def test_a_turn_that_is_not_given_back_costs_one_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ipc_turns, "PATIENCE", 0.01)
+    turns = Turns()
+    assert turns.take(LONG)
+    assert not turns.take(LONG)
+    monkeypatch.setattr(ipc_turns, "PATIENCE", HANG)  # another wait would be noticed
+    for _ in range(1000):
+        assert not turns.take(LONG)
+
+
+def test_a_call_waits_for_its_turn_for_a_part_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ipc_turns, "PATIENCE", LONG)
+    turns = Turns()
+    assert turns.take(LONG)
+    assert not turns.take(0.1)
+
+
+def test_without_quick_answers_nobody_waits_for_a_turn(patient: None) -> None:
+    turns, done = Turns(), list[str]()
+    waiters = []
+    for count in range(100):
+        if not turns.take(LONG):
+            break
+        waiters.append(Waiter(turns, done, f"{count}"))
+        until(lambda: bool(turns._line))
+        turns.end(was_quick=False)
+        waiters[-1].join(HANG)
+    else:
+        pytest.fail("turns are taken though no answer is quick")
+    assert not turns.is_wanted
+
+
+def test_calls_that_take_long_run_side_by_side(place: Place) -> None:
+    everybody = threading.Barrier(16)
+
+    def meet(request: Request, _: object) -> Response:
+        everybody.wait(HANG)
+        return Response(id=request.id)
+
+    place.handler.do_meet = meet  # type: ignore[attr-defined]
+    answers: list[str] = []
+    for _ in range(3):  # with turns on, and with turns off
+        callers = [
+            threading.Thread(target=lambda: answers.append(place.call("meet").code))
+            for _ in range(16)
+        ]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join(HANG)
+    assert answers == ["ok"] * 48
+
+
+def test_every_thread_gets_its_own_answers(place: Place) -> None:
+    wrong: list[bytes] = []
+
+    def call(name: int) -> None:
+        for count in range(100):
+            body = b"%d/%d" % (name, count) * (1 if count % 10 else SHORT)
+            if place.call("echo", body).body != body:
+                wrong.append(body[:10])
+
+    callers = [threading.Thread(target=call, args=(name,)) for name in range(16)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(HANG)
+    assert not wrong
+    assert not any(caller.is_alive() for caller in callers)
+
+
+def test_short_calls_of_many_threads_need_no_connection_each(
+    place: Place, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ipc_turns, "QUICK", HANG)  # so that all are, even here
+    monkeypatch.setattr("fan.transports.ipc_client.LOOK", HANG)
+    monkeypatch.setattr("fan.transports.ipc_client.QUICK", HANG)
+    place.call("echo")
+    callers = [
+        threading.Thread(target=lambda: [place.call("echo") for _ in range(20)]) for _ in range(16)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(HANG)
+    assert place.client._pool.count() == 1
+
+
+def test_a_child_forked_while_its_parent_looks_for_an_answer_looks_too() -> None:
+    from fan.transports import ipc_spin
+
+    with ipc_spin._looking["answer"]:
+        child = os.fork()
+        if not child:
+            os._exit(0 if ipc_spin._looking["answer"].acquire(blocking=False) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

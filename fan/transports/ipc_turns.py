@@ -26,36 +26,37 @@ PART = 0.1
 QUICK = 100e-6
 #: Who comes back in so many seconds makes so many calls in a row.
 SOON = 50e-6
-IN_A_ROW = 8
-# Seconds until who is first in line looks whether the turn was left lying.
-_LOOK = 300e-6
-# Luck is the answers in time, less so many for each that was not; without any, turns are off for
-# so many calls, the next time for twice as many.
-_MOST_LUCK, _BAD_LUCK = 64, 16
+IN_A_ROW = 4
+# Seconds after which who is first in line looks whether the turn was left lying; the second after
+# twice as many, and so on.
+_LOOK = 400e-6
+# Luck is the answers in time, less so many for each that was not; without any, turns are off for so
+# many calls. A hiccup of a millisecond is no reason, and calls that are still under way without
+# turns when they are on again are none.
+_MOST_LUCK, _BAD_LUCK = 256, 16
+# Each time for twice as many, until so many answers in a row were in time.
 _PAUSE, _LONGEST_PAUSE = 64, 1024
+_GOOD = 64
 
 
 class Turns:
-    """The turns of one address. What is not about the line belongs to who has the turn."""
+    """The turns of one address. All but the line belongs to who has the turn."""
 
     __slots__ = (
-        "_calls", "_door", "_ended", "_free", "_is_back", "_last", "_line", "_luck", "_next_pause",
-        "_passed", "_pause",
+        "_calls", "_ended", "_free", "_good", "_is_back", "_last", "_line", "_luck", "_next_pause",
+        "_pause",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        #: Free to take; or passed to who is first in line; or neither, while somebody has it.
+        #: Held while somebody has the turn.
         self._free = threading.Lock()
-        self._passed = _locked()
-        #: Who waits, by a lock that is released for who comes to be the first. The door is held
-        #: while that changes.
+        #: Who waits, each by a lock that is released for who gets the turn.
         self._line: deque[threading.Lock] = deque()
-        self._door = threading.Lock()
         #: Who had the last turn, and until when.
         self._last, self._ended = 0, 0.0
         #: Whether who has the turn came for it right behind the last, and the calls since.
         self._is_back, self._calls = False, 0
-        self._luck = _MOST_LUCK // 2
+        self._luck, self._good = _MOST_LUCK, 0
         #: Calls that go without turns.
         self._pause, self._next_pause = 0, _PAUSE
 
@@ -66,7 +67,7 @@ class Turns:
 
     def take(self, seconds: float) -> bool:
         """Whether this call has the turn, which has to be ended. `seconds` is what it has left."""
-        if self._pause:
+        if self._pause > 0:  # threads may meet here
             self._pause -= 1
             return False
         is_back = self._last == threading.get_ident() and time.monotonic() - self._ended < SOON
@@ -81,53 +82,58 @@ class Turns:
 
     def end(self, *, was_quick: bool) -> None:
         """Let others have their turn."""
-        if not self._line:
-            self._free.release()
-            return
-        self._judge(was_quick)
-        self._last, self._ended = threading.get_ident(), time.monotonic()
-        if self._is_back and self._calls < IN_A_ROW:
-            self._free.release()
-        else:
-            self._passed.release()
+        if self._line:
+            self._judge(was_quick)
+            self._last, self._ended = threading.get_ident(), time.monotonic()
+            if not self._is_back or self._calls >= IN_A_ROW or self._pause > 0:
+                try:
+                    self._line.popleft().release()
+                    return
+                except IndexError:  # they gave up meanwhile
+                    pass
+        self._free.release()
 
     def _wait(self, patience: float) -> bool:
         """Stand in line; whether the turn came."""
         until = time.monotonic() + patience
-        mine = _locked()
-        with self._door:
-            is_first = not self._line
-            self._line.append(mine)
+        mine = threading.Lock()
+        mine.acquire()
+        self._line.append(mine)
+        look = _LOOK * len(self._line)
         try:
-            if not is_first and not mine.acquire(timeout=patience):
-                return False
-            while not self._pause:
-                if self._passed.acquire(timeout=_LOOK) or self._free.acquire(blocking=False):
+            while not mine.acquire(timeout=look):
+                if self._free.acquire(blocking=False):  # and nobody passes it on, but who has it
+                    self._line.remove(mine)
                     return True
-                if time.monotonic() > until:  # whoever has it is at something long, or gone
-                    self._pause = _LONGEST_PAUSE
-            return False
-        finally:
-            with self._door:
-                was_first = self._line[0] is mine
-                self._line.remove(mine)
-                if was_first and self._line:
-                    self._line[0].release()
+                if (now := time.monotonic()) > until:
+                    if now - self._ended > PATIENCE:  # whoever has it is at something long, or gone
+                        self._pause = _LONGEST_PAUSE
+                    return self._leave(mine)
+                look = _LOOK
+        except BaseException:  # Ctrl-C
+            if self._leave(mine):
+                self._free.release()
+            raise
+        return True
+
+    def _leave(self, mine: threading.Lock) -> bool:
+        """Leave the line; whether the turn came this very moment."""
+        try:
+            self._line.remove(mine)
+        except ValueError:
+            return mine.acquire(timeout=PATIENCE)
+        return False
 
     def _judge(self, was_quick: bool) -> None:
         if was_quick:
-            self._luck += 1
-            if self._luck > _MOST_LUCK:
-                self._luck, self._next_pause = _MOST_LUCK, _PAUSE
+            self._luck = min(self._luck + 1, _MOST_LUCK)
+            self._good += 1
+            if self._good == _GOOD:
+                self._next_pause = _PAUSE
             return
+        self._good = 0
         self._luck -= _BAD_LUCK
         if self._luck < 0:
-            self._luck = _BAD_LUCK
+            self._luck = _MOST_LUCK
             self._pause = self._next_pause
             self._next_pause = min(self._next_pause * 2, _LONGEST_PAUSE)
-
-
-def _locked() -> threading.Lock:
-    lock = threading.Lock()
-    lock.acquire()
-    return lock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -64,7 +65,11 @@ def test_turns_come_in_the_order_in_which_they_were_asked_for(patient: None) -> 
     turns.end(was_quick=True)
 
 
-def test_who_comes_back_at_once_leaves_others_their_turn(patient: None) -> None:
+def test_who_comes_back_at_once_leaves_others_their_turn(
+    patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ipc_turns, "SOON", HANG)
+    monkeypatch.setattr(ipc_turns, "_LOOK", HANG)
     turns, done = Turns(), list[str]()
     assert turns.take(LONG)
     waiter = Waiter(turns, done, "other")
@@ -105,6 +110,24 @@ def test_a_call_waits_for_its_turn_for_a_part_of_its_time(monkeypatch: pytest.Mo
     turns = Turns()
     assert turns.take(LONG)
     assert not turns.take(0.1)
+
+
+def test_who_is_interrupted_in_line_keeps_no_turn(patient: None) -> None:
+    turns = Turns()
+    assert turns.take(LONG)
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt() -> None:
+        until(lambda: bool(turns._line))
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        turns.take(LONG)
+    assert not turns.is_wanted
+    turns.end(was_quick=True)
+    assert turns.take(LONG)
 
 
 def test_without_quick_answers_nobody_waits_for_a_turn(patient: None) -> None:
@@ -164,8 +187,7 @@ def test_every_thread_gets_its_own_answers(place: Place) -> None:
 def test_short_calls_of_many_threads_need_no_connection_each(
     place: Place, patient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ipc_turns, "QUICK", HANG)  # so that all are, even here
-    monkeypatch.setattr("fan.transports.ipc_client.LOOK", HANG)
+    monkeypatch.setattr("fan.transports.ipc_client.LOOK", HANG)  # so that all are, even here
     monkeypatch.setattr("fan.transports.ipc_client.QUICK", HANG)
     place.call("echo")
     callers = [

@@ -59,6 +59,7 @@ TABLE: dict[str, Row] = {
     "fan.transports": row(CONTRACT),
     "fan.transports.base": row(CONTRACT),
     "fan.transports.idle": row(CONTRACT),
+    "fan.transports.spin": row(CONTRACT),
     "fan.stores": row(CONTRACT),
     "fan.stores.base": row(CONTRACT),
     "fan.stores.rules": row(CONTRACT),

@@ -106,7 +106,7 @@ WAYS: dict[str, Way] = {
             fan.transports.ipc fan.transports.ipc_client fan.transports.ipc_failures
             fan.transports.ipc_frames
             fan.transports.ipc_spin
-            fan.transports.ipc_turns
+            fan.transports.ipc_turns fan.transports.spin
             """
         ),
         CALLING,

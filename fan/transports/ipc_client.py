@@ -32,7 +32,7 @@ from fan.transports.ipc_frames import (
     Gone,
     Wire,
 )
-from fan.transports.ipc_spin import LOOK, Spin
+from fan.transports.ipc_spin import LOOK, Receiver
 from fan.transports.ipc_turns import QUICK, Turns
 
 #: Idle connections kept for one address; more than that are closed after use.
@@ -266,7 +266,7 @@ def dial(path: str, deadline: float, timeout_ms: int, max_body: int) -> Exclusiv
     try:
         sock.settimeout(None)
         wire.wait_briefly()
-        wire.spin = Spin("answer")
+        wire.spin = Receiver("answer")
         wire.write(frames.hello(EXCLUSIVE), deadline)
         wire.read_hello(deadline)
     except Gone as exc:

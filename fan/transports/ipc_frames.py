@@ -28,7 +28,7 @@ import select
 import struct
 import time
 
-from fan.transports.ipc_spin import LOOK, Spin
+from fan.transports.ipc_spin import LOOK, Receiver
 
 MAGIC = b"fanipc"
 VERSION = 1
@@ -135,7 +135,7 @@ class Wire:
         self.sock = sock
         self.limit = limit
         #: The busy wait that a read begins with, where one call comes at a time.
-        self.spin: Spin | None = None
+        self.spin: Receiver | None = None
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0

@@ -36,7 +36,7 @@ from fan.transports.ipc_frames import (
     credited,
     frame,
 )
-from fan.transports.ipc_spin import Spin
+from fan.transports.ipc_spin import Receiver
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -204,7 +204,7 @@ class ExclusiveSession(Session):
 
     def __init__(self, listener: UnixListener, wire: Wire, peer: str) -> None:
         super().__init__(listener, wire, peer)
-        wire.spin = Spin("request")
+        wire.spin = Receiver("request")
         self._probe = self.is_cancelled
         self._poll: select.poll | None = None
 

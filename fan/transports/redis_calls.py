@@ -115,6 +115,10 @@ class Calls:
         """Send what was begun to be sent later."""
         self._pipe.flush()
 
+    def crowd(self, tasks: int) -> None:
+        """So many tasks of an event loop wait."""
+        self._loop.tasks = tasks
+
     def finish(self, pending: Pending, outcome: Outcome) -> None:
         """End a call, unless it has ended."""
         if self._take(pending):

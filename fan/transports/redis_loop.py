@@ -1,7 +1,8 @@
 """The one thread of the redis transport that does its socket I/O, and its timers.
 
 Nothing that it runs may block: connections are made in threads of their own, handlers run in the
-threads of a `Crew`.
+threads of a `Crew`. For a moment it looks for what comes instead of sleeping: a call wakes each
+side several times, which takes half of the time of one that is alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from contextlib import suppress
 from itertools import count
 
 from fan.transports.redis_crew import report
+from fan.transports.spin import Spin
 
+#: Seconds of one look: what Redis and the other side need for a short call.
+LOOK = 300e-6
+#: With more tasks of an event loop that wait nobody looks: they and their loop have enough to do,
+#: and need the interpreter for it.
+FEW_TASKS = 2
 _NEVER = float("inf")
 # Seconds of one wait, at most: the kernel takes no more than 24 days.
 _LONGEST_WAIT = 3600.0
@@ -56,6 +63,9 @@ class Loop:
         self._is_closed = False
         self._thread: threading.Thread | None = None
         self._ident = 0
+        self._spin = Spin()
+        #: Tasks that wait for what comes here.
+        self.tasks = 0
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "open"
@@ -153,7 +163,7 @@ class Loop:
         if not self._soon and not self._is_closed:
             left = self._wakes_at - time.monotonic()
             wait = None if left == _NEVER else min(max(0.0, left), _LONGEST_WAIT)
-        for file, events in self._epoll.poll(wait):
+        for file, events in self._events(wait):
             if file == self._bell:
                 with suppress(BlockingIOError):
                     os.eventfd_read(file)
@@ -166,6 +176,22 @@ class Loop:
             _guarded(self._soon.popleft())
         if time.monotonic() >= self._wakes_at:
             self._run_timers()
+
+    def _events(self, wait: float | None) -> list[tuple[int, int]]:
+        """What the files are ready for; empty when so many seconds are over."""
+        if wait != 0.0 and self.tasks <= FEW_TASKS and self._spin.is_due():
+            is_short = wait is not None and wait < LOOK
+            until = time.monotonic() + (wait if is_short else LOOK)  # type: ignore[operator]
+            while time.monotonic() < until:
+                found = self._epoll.poll(0)
+                if found:
+                    self._spin.came()
+                    return found
+                os.sched_yield()  # whoever answers may want this very processor
+            if is_short:
+                return []
+            self._spin.came_not()
+        return self._epoll.poll(wait)
 
     def _run_timers(self) -> None:
         now, due = time.monotonic(), []

@@ -65,6 +65,7 @@ class Tasks:
         call = OfTask(request, source, self, loop.create_future())
         self._calls.begin(call, is_sent_later=True)
         self._waiting.add(call)
+        self._calls.crowd(len(self._waiting))
         if call.deadline < self._wakes_at:
             self._wakes_at = call.deadline
             loop.call_later(call.deadline - call.began, self._look_at_deadlines)
@@ -81,6 +82,7 @@ class Tasks:
             raise
         finally:
             self._waiting.discard(call)
+            self._calls.crowd(len(self._waiting))
             self._calls.drop(call)
 
     def arrived(self, call: OfTask, outcome: Outcome) -> None:

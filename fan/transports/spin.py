@@ -1,0 +1,36 @@
+"""When a thread looks for what comes before it goes to sleep for it.
+
+Going to sleep and being woken costs more than a short call itself does, most of all where the
+processor went to sleep with the thread. So who expects something looks for a moment, as long as
+that is not in vain.
+"""
+
+from __future__ import annotations
+
+# After so many vain looks in a row one is made every 64 times.
+_MOST_VAIN = 6
+
+
+class Spin:
+    """The looks at one place, which come seldom once they are in vain."""
+
+    __slots__ = ("_pause", "_vain")
+
+    def __init__(self) -> None:
+        self._vain = self._pause = 0
+
+    def is_due(self) -> bool:
+        """Whether to look this time; to be asked once a time."""
+        if self._pause:
+            self._pause -= 1
+            return False
+        return True
+
+    def came(self) -> None:
+        """The look was not in vain."""
+        self._vain = 0
+
+    def came_not(self) -> None:
+        """The look was in vain."""
+        self._vain = min(self._vain + 1, _MOST_VAIN)
+        self._pause = (1 << self._vain) - 1

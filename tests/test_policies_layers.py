@@ -1,5 +1,5 @@
-"""Each layer around a call is switched off or configured for one method, from code and, live, from
-the registry, and its other methods go on as before."""
+"""Each layer around a call is switched off or configured for one method or one service, from code
+and, live, from the registry, and the others go on as before."""
 
 from __future__ import annotations
 
@@ -84,6 +84,12 @@ class Desk(fan.Service):
         return fan.current().remaining or 0.0  # type: ignore[union-attr]
 
 
+class Shelf(Desk):
+    """A service that no policy is about."""
+
+    name = "shelf"
+
+
 class World:
     """A server and a caller of it, each in an App, and what they are told of a method."""
 
@@ -91,14 +97,21 @@ class World:
         self.store = MemoryStore("layers")
         self._caplog = caplog
         self.desk = Desk()
+        #: The service that is looked at.
+        self.name = "desk"
         self.tracer = RecordingTracer()
         self._folder = folder
         self._apps: list[fan.App] = []
 
+    def turn_to(self, other: Desk) -> None:
+        """Look at another service from now on."""
+        self.desk, self.name = other, other.name
+
     def begin(self, policy: dict[str, Any] | None) -> None:
         """Start both, with a policy in code or with none."""
         given = {"desk": policy} if policy else {}
-        for services in ((self.desk,), ()):
+        self.shelf = Shelf()
+        for services in ((self.desk, self.shelf), ()):
             settings = Settings(
                 runtime_dir=self._folder, retry_delay=0.0, sample=1.0, breaker_failures=3
             )
@@ -127,7 +140,7 @@ class World:
     def code(self, method: str, **options: Any) -> str:
         """What a call comes to: `ok`, or the reason or code of its failure."""
         try:
-            self.caller.using(**options).call(f"desk.{method}")
+            self.caller.using(**options).call(f"{self.name}.{method}")
         except fan.FanError as exc:
             return exc.reason or exc.code
         return "ok"
@@ -136,9 +149,9 @@ class World:
         """Whether a second call at the same time is refused."""
         entered = self.desk.entered
         self.desk.gate.clear()
-        first = self.caller.submit(f"desk.{method}")
+        first = self.caller.submit(f"{self.name}.{method}")
         assert entered.acquire(timeout=BOUND)
-        second = self.caller.using(retries=0).submit(f"desk.{method}")
+        second = self.caller.using(retries=0).submit(f"{self.name}.{method}")
         second.add_done_callback(lambda done: entered.release())
         assert entered.acquire(timeout=BOUND)  # it runs as well, or has ended
         is_refused = second.done()
@@ -167,17 +180,17 @@ class World:
         """How often a call is counted, on both sides."""
         self.code(method)
         rows = [row for app in self._apps for row in app.metrics.snapshot()]
-        return sum(row.count for row in rows if row.method == method)
+        return sum(row.count for row in rows if (row.service, row.method) == (self.name, method))
 
     def spans(self, method: str) -> int:
         """Spans of a call, on both sides."""
         self.code(method)
-        return sum(span.name == f"desk.{method}" for span in self.tracer.spans)
+        return sum(span.name == f"{self.name}.{method}" for span in self.tracer.spans)
 
     def told(self, method: str) -> int:
         """Lines of the access log about a call."""
         self.code(method)
-        return sum(f"desk.{method} " in line for line in self._caplog.messages)
+        return sum(f"{self.name}.{method} " in line for line in self._caplog.messages)
 
 
 @pytest.fixture
@@ -193,7 +206,7 @@ Case = tuple[str, Any, str, Callable[[World, str], Any], Any, Any]
 
 #: Field, value, the first method of a pair, what is seen of a method; with the policy, without.
 CASES: tuple[Case, ...] = (
-    ("timeout", "1m", "left", lambda w, m: w.caller.call(f"desk.{m}") > 50, True, False),
+    ("timeout", "1m", "left", lambda w, m: w.caller.call(f"{w.name}.{m}") > 50, True, False),
     ("retries", 0, "fail", lambda w, m: w.ran(m, lambda: w.code(m)), 1, 3),
     ("breaker_failures", 0, "fail", World.opens, False, True),
     ("bulkhead_calls", 1, "hold", World.is_full, True, False),
@@ -216,6 +229,21 @@ def test_a_layer_is_otherwise_for_one_method(world: World, case: Case, source: s
         world.write(policy)
     assert seen(world, method) == otherwise
     assert seen(world, f"{method}_too") == usual
+
+
+@pytest.mark.parametrize("source", ["code", "registry"])
+@pytest.mark.parametrize("case", CASES, ids=[f"{case[0]}={case[1]}" for case in CASES])
+def test_a_layer_is_otherwise_for_one_service(world: World, case: Case, source: str) -> None:
+    field, value, method, seen, otherwise, usual = case
+    world.begin({field: value} if source == "code" else None)
+    for service in ("desk", "shelf"):
+        world.caller.call(f"{service}.left")  # it is known, and used
+    if source == "registry":
+        world.write({field: value})
+    assert seen(world, method) == otherwise
+    assert seen(world, f"{method}_too") == otherwise
+    world.turn_to(world.shelf)
+    assert seen(world, method) == usual
 
 
 def test_a_key_is_remembered_whatever_else_its_policy_says(world: World) -> None:

@@ -13,12 +13,14 @@ from typing import Any, ParamSpec
 
 from pika.adapters.select_connection import IOLoop, SelectConnection
 from pika.exceptions import StreamLostError
+from pika.spec import FRAME_BODY, FRAME_HEADER, Basic
 
 P = ParamSpec("P")
 
 #: Seconds that the loop waits after an error that nobody caught, so that one that comes again at
 #: once does not take a whole core.
 _PAUSE = 0.01
+_CONTENT = (FRAME_HEADER, FRAME_BODY)
 
 
 def guarded(function: Callable[P, object]) -> Callable[P, None]:
@@ -124,6 +126,16 @@ class Connection(SelectConnection):  # type: ignore[misc]
         # before anybody is told.
         done = conn_or_exc() if isinstance(conn_or_exc, type) else conn_or_exc
         super()._on_connection_workflow_done(done)
+
+    def _process_frame(self, frame_value: Any) -> None:
+        # What carries messages has no callback that pika would find; it looks for one each time.
+        kind = frame_value.frame_type
+        is_content = kind in _CONTENT or type(getattr(frame_value, "method", None)) is Basic.Deliver
+        if is_content:
+            self.frames_received += 1
+            self._deliver_frame_to_channel(frame_value)
+        else:
+            super()._process_frame(frame_value)
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if not self._frames:

@@ -183,6 +183,9 @@ class Pool:
         """Close idle connections whose server is gone; called at a dial, which is rare."""
         with self._lock:
             stale = take_stale(self._idle)
+            for path in list(self._turns):
+                if path not in self._idle:  # who has the turn there keeps it
+                    self._turns.pop(path, None)
         for connection in stale:
             connection.wire.close()
 

@@ -193,19 +193,20 @@ class Wire:
         return kind, stream, self._long(length, deadline)
 
     def look(self, seconds: float) -> bool:
-        """Look so long for the next frame without going to sleep; whether all of it is here."""
+        """Look so long for the next frame without going to sleep; whether it has begun to come."""
         spin = self.spin
         if spin is None or (seconds >= LOOK and not spin.is_due()):
             return False
-        if self._start == self._end:
-            try:
-                count = spin.receive(self.sock, self._view, seconds)
-            except OSError:
-                return False  # as who reads next finds
-            if count <= 0:
-                return False
-            self._start, self._end = 0, count
-        return self.has_frame()
+        if self._start != self._end:
+            return True
+        try:
+            count = spin.receive(self.sock, self._view, seconds)
+        except OSError:
+            return False  # as who reads next finds
+        if count <= 0:
+            return False
+        self._start, self._end = 0, count
+        return True
 
     def read_hello(self, deadline: float | None) -> int:
         """The mode of the peer's hello. Raises Gone, Late, Garbage."""

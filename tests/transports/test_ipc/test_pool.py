@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from fan.transports.ipc_client import MAX_IDLE, Exclusive, Pool
 from fan.transports.ipc_frames import Wire
+from fan.transports.ipc_turns import Turns
 
 
 class Probed(Exclusive):
@@ -94,7 +95,8 @@ def test_a_server_that_left_leaves_nothing_behind_in_the_pool() -> None:
     pool = Pool(1000)
     (one,) = connections(nothing)
     pool.release(one)
+    pool._turns[one.path] = Turns()
     one.peer.close()
     pool.sweep()
-    assert repr(pool._idle) == "{}"
+    assert repr(pool._idle) == repr(pool._turns) == "{}"
     pool.close()

@@ -115,9 +115,10 @@ class Calls:
         """Send what was begun to be sent later."""
         self._pipe.flush()
 
-    def crowd(self, tasks: int) -> None:
-        """So many tasks of an event loop wait."""
-        self._loop.tasks = tasks
+    def crowd(self, who: object, *, is_crowd: bool) -> None:
+        """Whether so many tasks of one event loop wait that nobody looks for what comes."""
+        change = self._loop.crowds.add if is_crowd else self._loop.crowds.discard
+        change(who)
 
     def finish(self, pending: Pending, outcome: Outcome) -> None:
         """End a call, unless it has ended."""

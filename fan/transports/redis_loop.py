@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
+from weakref import WeakSet
 
 from fan.transports.redis_crew import report
 from fan.transports.spin import Spin
@@ -64,8 +65,8 @@ class Loop:
         self._thread: threading.Thread | None = None
         self._ident = 0
         self._spin = Spin()
-        #: Tasks that wait for what comes here.
-        self.tasks = 0
+        #: Who has more than `FEW_TASKS` tasks that wait for what comes here.
+        self.crowds: WeakSet[object] = WeakSet()
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "open"
@@ -159,11 +160,7 @@ class Loop:
         self._release()
 
     def _turn(self) -> None:
-        wait: float | None = 0.0
-        if not self._soon and not self._is_closed:
-            left = self._wakes_at - time.monotonic()
-            wait = None if left == _NEVER else min(max(0.0, left), _LONGEST_WAIT)
-        for file, events in self._events(wait):
+        for file, events in self._events():
             if file == self._bell:
                 with suppress(BlockingIOError):
                     os.eventfd_read(file)
@@ -177,21 +174,27 @@ class Loop:
         if time.monotonic() >= self._wakes_at:
             self._run_timers()
 
-    def _events(self, wait: float | None) -> list[tuple[int, int]]:
-        """What the files are ready for; empty when so many seconds are over."""
-        if wait != 0.0 and self.tasks <= FEW_TASKS and self._spin.is_due():
-            is_short = wait is not None and wait < LOOK
-            until = time.monotonic() + (wait if is_short else LOOK)  # type: ignore[operator]
-            while time.monotonic() < until:
-                found = self._epoll.poll(0)
-                if found:
-                    self._spin.came()
-                    return found
-                os.sched_yield()  # whoever answers may want this very processor
-            if is_short:
-                return []
-            self._spin.came_not()
+    def _events(self) -> list[tuple[int, int]]:
+        """What the files are ready for; empty when it is time for something else."""
+        wait = self._wait()
+        if wait != 0.0 and not self.crowds and self._spin.is_due():
+            is_cut = wait is not None and wait < LOOK
+            seconds = wait if is_cut and wait is not None else LOOK
+            found = self._spin.look(self._glance, seconds, is_cut=is_cut)
+            if found:
+                return found
+            wait = self._wait()  # the look has taken some of it
         return self._epoll.poll(wait)
+
+    def _glance(self) -> list[tuple[int, int]]:
+        return self._epoll.poll(0)
+
+    def _wait(self) -> float | None:
+        """Seconds until something is to be done whatever comes; None where nothing is."""
+        if self._soon or self._is_closed:
+            return 0.0
+        left = self._wakes_at - time.monotonic()
+        return None if left == _NEVER else min(max(0.0, left), _LONGEST_WAIT)
 
     def _run_timers(self) -> None:
         now, due = time.monotonic(), []

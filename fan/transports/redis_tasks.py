@@ -7,7 +7,6 @@ thread, and answers that arrive together wake it once.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from weakref import ref
 from fan.errors import FanError
 from fan.message import Request, Response
 from fan.transports.redis_keys import Source
+from fan.transports.redis_loop import FEW_TASKS
 from fan.transports.redis_pending import Outcome, Pending
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ class Tasks:
         call = OfTask(request, source, self, loop.create_future())
         self._calls.begin(call, is_sent_later=True)
         self._waiting.add(call)
-        self._calls.crowd(len(self._waiting))
+        if len(self._waiting) == FEW_TASKS + 1:
+            self._calls.crowd(self, is_crowd=True)
         if call.deadline < self._wakes_at:
             self._wakes_at = call.deadline
             loop.call_later(call.deadline - call.began, self._look_at_deadlines)
@@ -82,7 +83,8 @@ class Tasks:
             raise
         finally:
             self._waiting.discard(call)
-            self._calls.crowd(len(self._waiting))
+            if len(self._waiting) == FEW_TASKS:
+                self._calls.crowd(self, is_crowd=False)
             self._calls.drop(call)
 
     def arrived(self, call: OfTask, outcome: Outcome) -> None:
@@ -92,8 +94,10 @@ class Tasks:
             self._is_called = True
             loop = self._loop()
             if loop is not None:
-                with contextlib.suppress(RuntimeError):  # it is closed: nobody waits any more
+                try:
                     loop.call_soon_threadsafe(self._empty)
+                except RuntimeError:  # it is closed: nobody waits any more
+                    self._calls.crowd(self, is_crowd=False)
 
     def _empty(self) -> None:
         self._is_called = False  # first: what arrives from here on calls again

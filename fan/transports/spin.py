@@ -7,6 +7,13 @@ that is not in vain.
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Found = TypeVar("Found")
+
 # After so many vain looks in a row one is made every 64 times.
 _MOST_VAIN = 6
 
@@ -25,6 +32,21 @@ class Spin:
             self._pause -= 1
             return False
         return True
+
+    def look(
+        self, find: Callable[[], Found], seconds: float, *, is_cut: bool = False
+    ) -> Found | None:
+        """What `find` finds within so many seconds, as soon as that is true. What is found later
+        was found in vain: other threads keep the interpreter, and want no more of them. A look
+        that is cut short says nothing of those to come."""
+        until = time.monotonic() + seconds
+        while not (found := find()) and time.monotonic() < until:
+            os.sched_yield()  # whoever answers may want this very processor
+        if time.monotonic() < until:
+            self.came()
+        elif not is_cut:
+            self.came_not()
+        return found or None
 
     def came(self) -> None:
         """The look was not in vain."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from fan.transports.spin import Spin
 
 
@@ -28,3 +30,36 @@ def test_a_look_that_was_not_in_vain_is_followed_by_others() -> None:
         pass
     spin.came()
     assert all(spin.is_due() for _ in range(10))
+
+
+def test_a_look_ends_with_what_is_found() -> None:
+    spin = Spin()
+    looks(spin, 127)
+    while not spin.is_due():
+        pass
+    answers = iter(["", "", "found", "too far"])
+    assert spin.look(lambda: next(answers), 600.0) == "found"
+    assert spin.is_due()
+
+
+def test_a_look_that_finds_nothing_is_in_vain() -> None:
+    spin = Spin()
+    assert spin.look(lambda: "", 0.001) is None
+    assert not spin.is_due()
+
+
+def test_what_is_found_too_late_is_given_and_was_looked_for_in_vain() -> None:
+    spin = Spin()
+
+    def slow() -> str:
+        time.sleep(0.002)
+        return "found"
+
+    assert spin.look(slow, 0.001) == "found"
+    assert not spin.is_due()
+
+
+def test_a_look_that_is_cut_short_says_nothing() -> None:
+    spin = Spin()
+    assert spin.look(lambda: "", 0.0, is_cut=True) is None
+    assert spin.is_due()

@@ -19,6 +19,7 @@ from fan.settings import Settings
 from fan.testing.contracts.probe import BOUND
 from fan.transports.base import Served
 from fan.transports.redis import RedisTransport
+from fan.transports.redis_loop import FEW_TASKS
 
 
 class Place:
@@ -94,6 +95,43 @@ def test_event_loops_in_several_threads_get_their_own_answers(place: Place) -> N
     with ThreadPoolExecutor(3) as pool:
         for done in [pool.submit(asyncio.run, echo(place, 10)) for _ in range(3)]:
             done.result(BOUND)
+
+
+def test_a_crowd_of_tasks_is_one_until_few_of_its_event_loop_wait(place: Place) -> None:
+    async def main() -> None:
+        await place.ask("echo")
+        crowds = place.client._hub(place.address.url).loop.crowds
+        assert not crowds
+        calls = [asyncio.ensure_future(place.ask("hold")) for _ in range(FEW_TASKS + 1)]
+        await entered(place, len(calls))
+        await asyncio.to_thread(asyncio.run, echo(place, 1))  # another loop's, which come and go
+        assert len(crowds) == 1
+        calls[0].cancel()
+        await asyncio.wait(calls[:1])
+        assert not crowds
+        place.go.set()
+        await asyncio.gather(*calls[1:])
+
+    asyncio.run(main())
+
+
+def test_an_event_loop_that_is_closed_is_no_crowd(place: Place) -> None:
+    loop = asyncio.new_event_loop()
+
+    async def leave() -> list[asyncio.Task[Response]]:
+        calls = [asyncio.create_task(place.ask("hold")) for _ in range(2 * FEW_TASKS)]
+        await entered(place, len(calls))
+        await asyncio.get_running_loop().shutdown_default_executor()
+        return calls
+
+    calls = loop.run_until_complete(leave())
+    loop.close()
+    crowds = place.client._hub(place.address.url).loop.crowds
+    assert len(crowds) == 1
+    place.go.set()
+    wait_until(lambda: not crowds)
+    for call in calls:
+        call._log_destroy_pending = False  # type: ignore[attr-defined]  # nobody ends it any more
 
 
 def test_many_in_flight_need_no_thread(place: Place) -> None:

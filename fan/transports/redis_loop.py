@@ -1,8 +1,8 @@
 """The one thread of the redis transport that does its socket I/O, and its timers.
 
 Nothing that it runs may block: connections are made in threads of their own, handlers run in the
-threads of a `Crew`. For a moment it looks for what comes instead of sleeping: a call wakes each
-side several times, which takes half of the time of one that is alone.
+threads of a `Crew`. For a moment it looks for what comes instead of sleeping: being woken is a
+good part of what a call that is alone takes.
 """
 
 from __future__ import annotations

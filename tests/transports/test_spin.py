@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
+from fan.testing.contracts.probe import BOUND
+from fan.transports.redis_loop import Loop
 from fan.transports.spin import Spin
 
 
@@ -63,3 +66,42 @@ def test_a_look_that_is_cut_short_says_nothing() -> None:
     spin = Spin()
     assert spin.look(lambda: "", 0.0, is_cut=True) is None
     assert spin.is_due()
+
+
+class Crowd:
+    """Tasks of an event loop that wait."""
+
+
+class Seen(Loop):
+    """A loop of redis that tells of its looks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.glanced = threading.Event()
+
+    def _glance(self) -> list[tuple[int, int]]:
+        self.glanced.set()
+        return super()._glance()
+
+
+def turn(loop: Loop) -> None:
+    """Have it do something, and wait for that."""
+    done = threading.Event()
+    loop.soon(done.set)
+    assert done.wait(BOUND)
+
+
+def test_a_redis_loop_looks_before_it_sleeps() -> None:
+    loop = Seen()
+    turn(loop)
+    assert loop.glanced.wait(BOUND)
+    loop.close()
+
+
+def test_a_redis_loop_does_not_look_in_a_crowd() -> None:
+    loop, crowd = Seen(), Crowd()
+    loop.crowds.add(crowd)
+    for _ in range(100):
+        turn(loop)
+    assert not loop.glanced.is_set()
+    loop.close()

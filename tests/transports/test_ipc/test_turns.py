@@ -21,8 +21,9 @@ LONG = 1000.0
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody leaves the line, however slow this machine is."""
+    """Nobody leaves the line, and no turn takes long, however slow this machine is."""
     monkeypatch.setattr(ipc_turns, "PATIENCE", HANG)
+    monkeypatch.setattr(ipc_turns, "_HICCUP", HANG)
 
 
 def until(what: Callable[[], bool]) -> None:
@@ -36,13 +37,13 @@ def until(what: Callable[[], bool]) -> None:
 class Waiter(threading.Thread):
     """A thread that wants a turn, and ends it when it is told to."""
 
-    def __init__(self, turns: Turns, done: list[str], name: str) -> None:
+    def __init__(self, turns: Turns, done: list[str], name: str, *, seconds: float = LONG) -> None:
         super().__init__(name=name)
-        self.turns, self.done = turns, done
+        self.turns, self.done, self.seconds = turns, done, seconds
         self.start()
 
     def run(self) -> None:
-        if self.turns.take(LONG):
+        if self.turns.take(self.seconds):
             self.done.append(self.name)
             self.turns.end(was_quick=True)
         else:
@@ -111,6 +112,59 @@ def test_a_call_waits_for_its_turn_for_a_part_of_its_time(monkeypatch: pytest.Mo
     turns = Turns()
     assert turns.take(LONG)
     assert not turns.take(0.1)
+
+
+def test_the_longest_line_is_no_reason_to_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ipc_turns, "_LOOK", 2 * HANG)
+    turns, done = Turns(), list[str]()
+    assert turns.take(LONG)
+    hasty = Waiter(turns, done, "hasty", seconds=0.01)
+    hasty.join(HANG)
+    assert done == ["hasty without"]
+
+
+def test_who_has_little_time_turns_nothing_off(patient: None) -> None:
+    turns = Turns()
+    assert turns.take(LONG)
+    assert not turns.take(0.001)
+    turns.end(was_quick=True)
+    assert turns.take(LONG)
+
+
+def test_a_turn_that_was_passed_is_had_before_the_word_of_it_came(patient: None) -> None:
+    turns = Turns()
+    mine = threading.Lock()
+    with mine:
+        assert turns._leave(mine)
+
+
+def test_turns_that_take_long_are_no_turns_for_a_while(
+    patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ipc_turns, "_HICCUP", 1e-9)
+    turns, done = Turns(), list[str]()
+    waiters = []
+    for count in range(100):
+        if not turns.take(LONG):
+            break
+        waiters.append(Waiter(turns, done, f"{count}"))
+        until(lambda: bool(turns._line))
+        turns.end(was_quick=True)
+        waiters[-1].join(HANG)
+    else:
+        pytest.fail("turns are taken though each takes long")
+
+
+def test_those_in_line_leave_it_when_turns_go_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ipc_turns, "PATIENCE", 2 * HANG)
+    turns, done = Turns(), list[str]()
+    assert turns.take(LONG)
+    waiters = [Waiter(turns, done, name) for name in "ab"]
+    until(lambda: len(turns._line) == 2)
+    turns._pause = 1000  # as after too many that took long; this one is not given back
+    for waiter in waiters:
+        waiter.join(HANG)
+    assert sorted(done) == ["a without", "b without"]
 
 
 def test_who_is_interrupted_in_line_keeps_no_turn(patient: None) -> None:

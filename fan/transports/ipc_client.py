@@ -219,17 +219,18 @@ class Pool:
         """The answer to a request that was sent; the call's turn ends with it, if not before."""
         try:
             if turns is not None and not connection.wire.look(QUICK if turns.is_wanted else LOOK):
-                turns.end(was_quick=False)
-                turns = None
+                mine, turns = turns, None  # first: a turn that ends twice is somebody else's
+                mine.end(was_quick=False)
             kind, payload = connection.receive(deadline)
             if kind != RESPONSE:
                 raise Garbage(f"a frame of type {kind} for a call")
             response = codec.unpack_response(payload)
-            self.release(connection)  # before the turn ends: the next call is to go over it, too
-            return response
         except BaseException as exc:
             connection.wire.close()
             fail(exc, connection.path, request.timeout_ms, self.max_body)
+        else:  # from here on it may be another thread's, and is not ours to close
+            self.release(connection)  # before the turn ends: the next call is to go over it, too
+            return response
         finally:
             if turns is not None:
                 turns.end(was_quick=True)

@@ -12,7 +12,7 @@ import pytest
 
 from fan.message import Request, Response
 from fan.transports import ipc_turns
-from fan.transports.ipc_client import SHORT
+from fan.transports.ipc_client import SHORT, Exclusive
 from fan.transports.ipc_turns import IN_A_ROW, Turns
 from tests.transports.test_ipc.conftest import HANG, Place
 
@@ -165,6 +165,33 @@ def test_those_in_line_leave_it_when_turns_go_off(monkeypatch: pytest.MonkeyPatc
     for waiter in waiters:
         waiter.join(HANG)
     assert sorted(done) == ["a without", "b without"]
+
+
+def test_an_exception_behind_the_end_of_a_turn_ends_no_other(place: Place) -> None:
+    class Interrupted(Turns):
+        def end(self, *, was_quick: bool) -> None:
+            super().end(was_quick=was_quick)
+            raise KeyboardInterrupt
+
+    turns = place.client._pool._turns[place.path] = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        place.call("wait")
+    assert turns.take(LONG)
+
+
+def test_an_exception_behind_a_call_leaves_the_connection_to_who_took_it(place: Place) -> None:
+    class Interrupted(list[Exclusive]):
+        def append(self, connection: Exclusive, /) -> None:
+            super().append(connection)
+            raise KeyboardInterrupt
+
+    place.call("echo")
+    ((path, (connection,)),) = place.client._pool._idle.items()
+    idle = place.client._pool._idle[path] = Interrupted([connection])
+    with pytest.raises(KeyboardInterrupt):
+        place.call("echo")
+    assert idle == [connection]
+    assert connection.wire.sock.fileno() >= 0
 
 
 def test_who_is_interrupted_in_line_keeps_no_turn(patient: None) -> None:

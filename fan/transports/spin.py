@@ -26,6 +26,10 @@ class Spin:
             return False
         return True
 
+    def sit_out(self) -> None:
+        """Do not look the next time, whatever comes of others."""
+        self._pause += 1
+
     def came(self) -> None:
         """The look was not in vain."""
         self._vain = 0

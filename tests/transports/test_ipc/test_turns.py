@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from fan.message import Request, Response
 from fan.transports import ipc_turns
 from fan.transports.ipc_client import SHORT, Exclusive
+from fan.transports.ipc_spin import LOOK, Receiver
 from fan.transports.ipc_turns import IN_A_ROW, Turns
 from tests.transports.test_ipc.conftest import HANG, Place
 
@@ -246,6 +248,26 @@ def test_calls_that_take_long_run_side_by_side(place: Place) -> None:
         for caller in callers:
             caller.join(HANG)
     assert answers == ["ok"] * 48
+
+
+def test_who_looked_in_vain_sleeps_and_leaves_the_look_to_who_has_the_turn(place: Place) -> None:
+    class Counted(Receiver):
+        __slots__ = ("looks",)
+
+        def receive(self, sock: socket.socket, into: memoryview, seconds: float = LOOK) -> int:
+            self.looks += 1
+            return super().receive(sock, into, seconds)
+
+    place.call("echo")
+    (idle,) = place.client._pool._idle.values()
+    spin = idle[0].wire.spin = Counted("answer")
+    spin.looks = 0
+    place.call("soon")
+    assert spin.looks == 1
+    place.call("soon")  # the look of before was in vain, so it sits this one out
+    assert spin.looks == 1
+    place.call("soon")
+    assert spin.looks == 2
 
 
 def test_every_thread_gets_its_own_answers(place: Place) -> None:

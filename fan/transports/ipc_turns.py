@@ -25,7 +25,7 @@ PATIENCE = 0.1
 PART = 0.1
 #: Seconds that a turn waits for the answer while others are in line.
 QUICK = 100e-6
-#: Who comes back in so many seconds makes so many calls in a row.
+#: Who comes back in so many seconds makes so many more calls in a row.
 SOON = 50e-6
 IN_A_ROW = 4
 # Seconds after which who is first in line looks whether the turn was left lying; the second after

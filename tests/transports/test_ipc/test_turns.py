@@ -158,7 +158,7 @@ def test_turns_that_take_long_are_no_turns_for_a_while(
 
 
 def test_those_in_line_leave_it_when_turns_go_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ipc_turns, "PATIENCE", 2 * HANG)
+    monkeypatch.setattr(ipc_turns, "PATIENCE", LONG)
     turns, done = Turns(), list[str]()
     assert turns.take(LONG)
     waiters = [Waiter(turns, done, name) for name in "ab"]

@@ -37,6 +37,8 @@ from fan.transports.ipc_turns import QUICK, Turns
 
 #: Idle connections kept for one address; more than that are closed after use.
 MAX_IDLE = 64
+#: Addresses whose turns are kept: servers come and go.
+MOST_TURNS = 1000
 #: Bytes of arguments above which a call takes no turn: it is none of the short ones.
 SHORT = 64 * 1024
 # How long to wait for room in a listener's queue, which nothing announces.
@@ -183,9 +185,6 @@ class Pool:
         """Close idle connections whose server is gone; called at a dial, which is rare."""
         with self._lock:
             stale = take_stale(self._idle)
-            for path in list(self._turns):
-                if path not in self._idle:  # who has the turn there keeps it
-                    self._turns.pop(path, None)
         for connection in stale:
             connection.wire.close()
 
@@ -209,9 +208,14 @@ class Pool:
 
     def _take_turn(self, path: str, request: Request) -> Turns | None:
         """The turns of a path where this call has the turn, None where it goes without."""
-        turns = self._turns.get(path) or self._turns.setdefault(path, Turns())
+        turns = self._turns.get(path) or self._new_turns(path)
         is_short = len(request.body) <= SHORT
         return turns if is_short and turns.take(request.timeout_ms / 1000) else None
+
+    def _new_turns(self, path: str) -> Turns:
+        if len(self._turns) >= MOST_TURNS:  # who has one now keeps it
+            self._turns.clear()
+        return self._turns.setdefault(path, Turns())
 
     def _answer(
         self, connection: Exclusive, request: Request, deadline: float, turns: Turns | None = None
@@ -219,17 +223,18 @@ class Pool:
         """The answer to a request that was sent; the call's turn ends with it, if not before."""
         try:
             if turns is not None and not connection.wire.look(QUICK if turns.is_wanted else LOOK):
-                turns.end(was_quick=False)
-                turns = None
+                mine, turns = turns, None  # first: a turn that ends twice is somebody else's
+                mine.end(was_quick=False)
             kind, payload = connection.receive(deadline)
             if kind != RESPONSE:
                 raise Garbage(f"a frame of type {kind} for a call")
             response = codec.unpack_response(payload)
-            self.release(connection)  # before the turn ends: the next call is to go over it, too
-            return response
         except BaseException as exc:
             connection.wire.close()
             fail(exc, connection.path, request.timeout_ms, self.max_body)
+        else:  # from here on it may be another thread's, and is not ours to close
+            self.release(connection)  # before the turn ends: the next call is to go over it, too
+            return response
         finally:
             if turns is not None:
                 turns.end(was_quick=True)

@@ -194,16 +194,16 @@ class Wire:
 
     def look(self, seconds: float) -> bool:
         """Look so long for the next frame without going to sleep; whether it has begun to come."""
-        spin = self.spin
-        if spin is None or (seconds >= LOOK and not spin.is_due()):
-            return False
         if self._start != self._end:
             return True
-        try:
-            count = spin.receive(self.sock, self._view, seconds)
-        except OSError:
-            return False  # as who reads next finds
+        spin, count = self.spin, -1
+        if spin is None:
+            return False
+        if seconds < LOOK or spin.is_due():
+            with contextlib.suppress(OSError):  # as who reads next finds
+                count = spin.receive(self.sock, self._view, seconds)
         if count <= 0:
+            spin.sit_out()  # the read to come is of the same time
             return False
         self._start, self._end = 0, count
         return True

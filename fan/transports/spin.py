@@ -48,6 +48,10 @@ class Spin:
             self.came_not()
         return found or None
 
+    def sit_out(self) -> None:
+        """Do not look the next time, whatever comes of others."""
+        self._pause += 1
+
     def came(self) -> None:
         """The look was not in vain."""
         self._vain = 0

@@ -26,6 +26,16 @@ def test_looks_in_vain_become_seldom() -> None:
     assert looks(spin, 640) == 10
 
 
+def test_a_time_that_is_sat_out_counts_for_no_other() -> None:
+    spin = Spin()
+    spin.sit_out()
+    assert not spin.is_due()
+    assert spin.is_due()
+    spin.came_not()
+    spin.sit_out()
+    assert [spin.is_due() for _ in range(3)] == [False, False, True]
+
+
 def test_a_look_that_was_not_in_vain_is_followed_by_others() -> None:
     spin = Spin()
     looks(spin, 127)

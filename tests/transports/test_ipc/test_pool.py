@@ -5,9 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from fan.transports.ipc_client import MAX_IDLE, Exclusive, Pool
+import pytest
+
+from fan.errors import Unavailable
+from fan.message import Request
+from fan.transports.ipc_client import MAX_IDLE, MOST_TURNS, Exclusive, Pool
 from fan.transports.ipc_frames import Wire
-from fan.transports.ipc_turns import Turns
 
 
 class Probed(Exclusive):
@@ -95,8 +98,17 @@ def test_a_server_that_left_leaves_nothing_behind_in_the_pool() -> None:
     pool = Pool(1000)
     (one,) = connections(nothing)
     pool.release(one)
-    pool._turns[one.path] = Turns()
     one.peer.close()
     pool.sweep()
-    assert repr(pool._idle) == repr(pool._turns) == "{}"
+    assert repr(pool._idle) == "{}"
+    pool.close()
+
+
+def test_servers_that_come_and_go_leave_a_bounded_number_of_turns() -> None:
+    pool = Pool(1000)
+    request = Request(id="1", service="x", method="y", timeout_ms=1000)
+    for number in range(2 * MOST_TURNS):
+        with pytest.raises(Unavailable):
+            pool.call(f"/nowhere/{number}", request, None)
+    assert len(pool._turns) <= MOST_TURNS
     pool.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,8 @@ import pytest
 
 from fan.message import Request, Response
 from fan.transports import ipc_turns
-from fan.transports.ipc_client import SHORT
+from fan.transports.ipc_client import SHORT, Exclusive
+from fan.transports.ipc_spin import LOOK, Receiver
 from fan.transports.ipc_turns import IN_A_ROW, Turns
 from tests.transports.test_ipc.conftest import HANG, Place
 
@@ -21,8 +23,9 @@ LONG = 1000.0
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody leaves the line, however slow this machine is."""
+    """Nobody leaves the line, and no turn takes long, however slow this machine is."""
     monkeypatch.setattr(ipc_turns, "PATIENCE", HANG)
+    monkeypatch.setattr(ipc_turns, "_HICCUP", HANG)
 
 
 def until(what: Callable[[], bool]) -> None:
@@ -36,13 +39,13 @@ def until(what: Callable[[], bool]) -> None:
 class Waiter(threading.Thread):
     """A thread that wants a turn, and ends it when it is told to."""
 
-    def __init__(self, turns: Turns, done: list[str], name: str) -> None:
+    def __init__(self, turns: Turns, done: list[str], name: str, *, seconds: float = LONG) -> None:
         super().__init__(name=name)
-        self.turns, self.done = turns, done
+        self.turns, self.done, self.seconds = turns, done, seconds
         self.start()
 
     def run(self) -> None:
-        if self.turns.take(LONG):
+        if self.turns.take(self.seconds):
             self.done.append(self.name)
             self.turns.end(was_quick=True)
         else:
@@ -113,6 +116,86 @@ def test_a_call_waits_for_its_turn_for_a_part_of_its_time(monkeypatch: pytest.Mo
     assert not turns.take(0.1)
 
 
+def test_the_longest_line_is_no_reason_to_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ipc_turns, "_LOOK", 2 * HANG)
+    turns, done = Turns(), list[str]()
+    assert turns.take(LONG)
+    hasty = Waiter(turns, done, "hasty", seconds=0.01)
+    hasty.join(HANG)
+    assert done == ["hasty without"]
+
+
+def test_who_has_little_time_turns_nothing_off(patient: None) -> None:
+    turns = Turns()
+    assert turns.take(LONG)
+    assert not turns.take(0.001)
+    turns.end(was_quick=True)
+    assert turns.take(LONG)
+
+
+def test_a_turn_that_was_passed_is_had_before_the_word_of_it_came(patient: None) -> None:
+    turns = Turns()
+    mine = threading.Lock()
+    with mine:
+        assert turns._leave(mine)
+
+
+def test_turns_that_take_long_are_no_turns_for_a_while(
+    patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ipc_turns, "_HICCUP", 1e-9)
+    turns, done = Turns(), list[str]()
+    waiters = []
+    for count in range(100):
+        if not turns.take(LONG):
+            break
+        waiters.append(Waiter(turns, done, f"{count}"))
+        until(lambda: bool(turns._line))
+        turns.end(was_quick=True)
+        waiters[-1].join(HANG)
+    else:
+        pytest.fail("turns are taken though each takes long")
+
+
+def test_those_in_line_leave_it_when_turns_go_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ipc_turns, "PATIENCE", LONG)
+    turns, done = Turns(), list[str]()
+    assert turns.take(LONG)
+    waiters = [Waiter(turns, done, name) for name in "ab"]
+    until(lambda: len(turns._line) == 2)
+    turns._pause = 1000  # as after too many that took long; this one is not given back
+    for waiter in waiters:
+        waiter.join(HANG)
+    assert sorted(done) == ["a without", "b without"]
+
+
+def test_an_exception_behind_the_end_of_a_turn_ends_no_other(place: Place) -> None:
+    class Interrupted(Turns):
+        def end(self, *, was_quick: bool) -> None:
+            super().end(was_quick=was_quick)
+            raise KeyboardInterrupt
+
+    turns = place.client._pool._turns[place.path] = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        place.call("wait")
+    assert turns.take(LONG)
+
+
+def test_an_exception_behind_a_call_leaves_the_connection_to_who_took_it(place: Place) -> None:
+    class Interrupted(list[Exclusive]):
+        def append(self, connection: Exclusive, /) -> None:
+            super().append(connection)
+            raise KeyboardInterrupt
+
+    place.call("echo")
+    ((path, (connection,)),) = place.client._pool._idle.items()
+    idle = place.client._pool._idle[path] = Interrupted([connection])
+    with pytest.raises(KeyboardInterrupt):
+        place.call("echo")
+    assert idle == [connection]
+    assert connection.wire.sock.fileno() >= 0
+
+
 def test_who_is_interrupted_in_line_keeps_no_turn(patient: None) -> None:
     turns = Turns()
     assert turns.take(LONG)
@@ -165,6 +248,26 @@ def test_calls_that_take_long_run_side_by_side(place: Place) -> None:
         for caller in callers:
             caller.join(HANG)
     assert answers == ["ok"] * 48
+
+
+def test_who_looked_in_vain_sleeps_and_leaves_the_look_to_who_has_the_turn(place: Place) -> None:
+    class Counted(Receiver):
+        __slots__ = ("looks",)
+
+        def receive(self, sock: socket.socket, into: memoryview, seconds: float = LOOK) -> int:
+            self.looks += 1
+            return super().receive(sock, into, seconds)
+
+    place.call("echo")
+    (idle,) = place.client._pool._idle.values()
+    spin = idle[0].wire.spin = Counted("answer")
+    spin.looks = 0
+    place.call("soon")
+    assert spin.looks == 1
+    place.call("soon")  # the look of before was in vain, so it sits this one out
+    assert spin.looks == 1
+    place.call("soon")
+    assert spin.looks == 2
 
 
 def test_every_thread_gets_its_own_answers(place: Place) -> None:

@@ -24,7 +24,7 @@ from collections import deque
 PATIENCE = 0.1
 PART = 0.1
 #: Seconds that a turn waits for the answer while others are in line.
-QUICK = 100e-6
+QUICK = 150e-6
 #: Who comes back in so many seconds makes so many more calls in a row.
 SOON = 50e-6
 IN_A_ROW = 4

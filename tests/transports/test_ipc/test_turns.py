@@ -140,21 +140,24 @@ def test_a_turn_that_was_passed_is_had_before_the_word_of_it_came(patient: None)
         assert turns._leave(mine)
 
 
+def go_off(turns: Turns, *, was_quick: bool) -> bool:
+    """Take turns while somebody else wants them; whether there are none any more in the end."""
+    for count in range(100):
+        if not turns.take(LONG):
+            return True
+        waiter = Waiter(turns, [], f"{count}")
+        until(lambda: bool(turns._line))
+        turns.end(was_quick=was_quick)
+        waiter.join(HANG)
+    return False
+
+
 def test_turns_that_take_long_are_no_turns_for_a_while(
     patient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ipc_turns, "_HICCUP", 1e-9)
-    turns, done = Turns(), list[str]()
-    waiters = []
-    for count in range(100):
-        if not turns.take(LONG):
-            break
-        waiters.append(Waiter(turns, done, f"{count}"))
-        until(lambda: bool(turns._line))
-        turns.end(was_quick=True)
-        waiters[-1].join(HANG)
-    else:
-        pytest.fail("turns are taken though each takes long")
+    turns = Turns()
+    assert go_off(turns, was_quick=True)
 
 
 def test_those_in_line_leave_it_when_turns_go_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,17 +218,8 @@ def test_who_is_interrupted_in_line_keeps_no_turn(patient: None) -> None:
 
 
 def test_without_quick_answers_nobody_waits_for_a_turn(patient: None) -> None:
-    turns, done = Turns(), list[str]()
-    waiters = []
-    for count in range(100):
-        if not turns.take(LONG):
-            break
-        waiters.append(Waiter(turns, done, f"{count}"))
-        until(lambda: bool(turns._line))
-        turns.end(was_quick=False)
-        waiters[-1].join(HANG)
-    else:
-        pytest.fail("turns are taken though no answer is quick")
+    turns = Turns()
+    assert go_off(turns, was_quick=False)
     assert not turns.is_wanted
 
 

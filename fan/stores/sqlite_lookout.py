@@ -228,7 +228,9 @@ class Lookout:
                 return
             (version,) = db.execute("PRAGMA data_version").fetchone()
             if (self._channel.opened, version) != self._version:
-                self._marks = sqlite_rows.marks(db, self._namespace)
+                marks = sqlite_rows.marks(db, self._namespace)
+                # Those of another file may be the same by chance.
+                self._marks = {kind: (self._channel.inode, marks[kind]) for kind in marks}
                 self._version = (self._channel.opened, version)
 
     def _show(self) -> bool:

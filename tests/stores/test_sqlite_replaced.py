@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fan.errors import Unavailable
 from fan.stores.sqlite import SqliteStore
-from fan.testing.contracts.store import write
+from fan.testing.contracts.store import Eventually, bodies, names, soon, write
+from tests.configs import wipe
 
 #: Starts another process with a store on a path: the fixture `run`.
 Run = Callable[[str, str], Any]
@@ -18,6 +22,12 @@ Run = Callable[[str, str], Any]
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     return str(tmp_path / "registry.db")
+
+
+@pytest.fixture
+def store(path: str) -> Iterator[SqliteStore]:
+    with SqliteStore(path) as store:
+        yield store
 
 
 @pytest.fixture
@@ -87,3 +97,34 @@ say(told.get(timeout=20))
 """
     with run(old, _AMID + code) as process:
         assert process.rest() == ["changed", "changed"]
+
+
+def test_a_watch_of_records_is_told_when_the_new_one_has_as_many_changes(
+    path: str, store: SqliteStore
+) -> None:
+    store.put("kind", "old", b"", deadline=soon())
+    with SqliteStore(path + ".new") as other:
+        other.put("kind", "new", b"", deadline=soon())
+    seen = Eventually(lambda: names(store, "kind"))
+    store.watch("kind", seen)
+    assert seen.sees(["old"])
+    for part in ("-wal", "-shm"):
+        os.unlink(path + part)
+    os.rename(path + ".new", path)  # there is always one
+    assert seen.sees(["new"])
+
+
+def test_a_session_is_lost_though_its_own_process_made_the_new_one(
+    path: str, store: SqliteStore
+) -> None:
+    told = threading.Event()
+    session = store.open_session(on_lost=told.set, deadline=soon())
+    wipe(f"sqlite:{path}")
+    # Many file systems give a new file the inode of the one that was removed last.
+    write(store, x="1")
+    with pytest.raises(Unavailable) as caught:
+        store.put("kind", "name", b"", session=session, deadline=soon())
+    assert caught.value.reason == "session_lost"
+    assert told.wait(20)
+    assert not session.is_alive
+    assert bodies(store) == {"x": "1"}

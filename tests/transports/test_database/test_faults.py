@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -193,6 +194,32 @@ def test_workers_tell_once_of_a_file_that_is_no_database_any_more_and_go_on(
     (lost,) = told("messages have to wait")
     assert "move it away" in lost
     assert told("can be used again") == [f"the queue database {path} can be used again"]
+
+
+def test_workers_rest_while_the_database_is_damaged(folder: Path) -> None:
+    path = str(folder / "queues.db")
+
+    def openings(transport: DatabaseTransport) -> int:
+        """How often workers open it within a second; for a process of its own."""
+        serve(transport, Handler())
+        opened: list[str] = []
+
+        def note(event: str, args: object) -> None:
+            if event == "sqlite3.connect":
+                opened.append(event)
+
+        sys.addaudithook(note)
+        for suffix in ("-wal", "-shm"):
+            os.unlink(path + suffix)
+        os.replace(f"{path}.damaged", path)
+        until(lambda: opened)
+        threading.Event().wait(1.0)
+        return len(opened)
+
+    assert as_user(f"{path}.damaged", ACTS["push"]) == "ok None"
+    with closing(sqlite3.connect(f"{path}.damaged")) as db:
+        db.execute("DROP TABLE message")
+    assert int(as_user(path, openings).removeprefix("ok ")) < 100
 
 
 @every_act

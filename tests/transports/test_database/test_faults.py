@@ -193,6 +193,7 @@ def test_workers_tell_once_of_a_file_that_is_no_database_any_more_and_go_on(
     assert handler.wait().method == "anew"
     (lost,) = told("messages have to wait")
     assert "move it away" in lost
+    until(lambda: told("can be used again"))  # said by the thread that handed the message out
     assert told("can be used again") == [f"the queue database {path} can be used again"]
 
 

@@ -427,15 +427,25 @@ hear()
 # Watches
 
 
+def test_a_watch_that_begins_while_the_registry_is_lost_is_told_at_once(path: str) -> None:
+    Path(path).write_bytes(b"garbage " * 1000)
+    with SqliteStore(path) as store:
+        for _ in range(2):  # the second one begins when the loss was told
+            told: queue.SimpleQueue[Hint] = queue.SimpleQueue()
+            store.watch(HEAD, told.put)
+            assert told.get(timeout=20) == "lost"
+
+
 def test_a_watch_tells_of_a_registry_that_is_lost_and_regained(path: str) -> None:
     with SqliteStore(path) as store:
         store.put("inst", "a", b"", deadline=soon())
         hints: list[Hint] = []
 
         def ask() -> object:
+            found: object = "error"
             with contextlib.suppress(FanError):
-                return (names(store, "inst"), "lost" in hints)
-            return "error"
+                found = names(store, "inst")
+            return (found, "lost" in hints)
 
         seen = Eventually(ask)
 
@@ -449,7 +459,7 @@ def test_a_watch_tells_of_a_registry_that_is_lost_and_regained(path: str) -> Non
         for part in ("-wal", "-shm", ""):
             os.rename(path + part, path + ".kept" + part)
         Path(path).write_bytes(b"garbage " * 1000)
-        assert seen.sees("error")
+        assert seen.sees(("error", True))
         os.unlink(path)
         for part in ("-wal", "-shm", ""):
             os.rename(path + ".kept" + part, path + part)

@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator
 
 from fan import forks
-from fan.errors import DeadlineExceeded, Executed, FailedPrecondition, PermissionDenied
+from fan.errors import DeadlineExceeded, Executed, FailedPrecondition, FanError, PermissionDenied
 from fan.sqlite import schema
 from fan.sqlite.errors import is_busy, primary, refuse_network, translate, translate_os
 from fan.sqlite.kind import Kind
@@ -71,6 +71,11 @@ class Channel:
     @property
     def is_open(self) -> bool:
         return self._db is not None
+
+    @property
+    def inode(self) -> tuple[int, int] | None:
+        """The file that the connection is to, or the last one was."""
+        return self._inode
 
     @contextlib.contextmanager
     def reading(self, deadline: float) -> Iterator[sqlite3.Connection | None]:
@@ -153,17 +158,18 @@ class Channel:
     @contextlib.contextmanager
     def _locked(self, deadline: float) -> Iterator[None]:
         if not self._enter(deadline):
-            raise DeadlineExceeded(
-                f"no time was left to use the {self._noun} {self.path}", executed="no"
-            )
+            raise self._too_late()
         try:
             if time.monotonic() >= deadline:
-                raise DeadlineExceeded(
-                    f"no time was left to use the {self._noun} {self.path}", executed="no"
-                )
+                raise self._too_late()
             yield
         finally:
             self._lock.release()
+
+    def _too_late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"no time was left to use the {self._noun} {self.path}", executed="no"
+        )
 
     def _ready(self, deadline: float, *, creates: bool) -> sqlite3.Connection | None:
         if self._is_closed:
@@ -174,13 +180,17 @@ class Channel:
         if self._db is None:
             if inode is None and not creates:
                 return None
-            self._open(deadline, creates=creates)
+            self._check_place(creates=creates)
+            while not self._open(deadline, creates=creates):
+                if time.monotonic() >= deadline:
+                    raise self._too_late()
         if self._db is not None:
             wait = int(max(1.0, (deadline - time.monotonic()) * 1000))
             self._db.execute(f"PRAGMA busy_timeout = {wait}")
         return self._db
 
-    def _open(self, deadline: float, *, creates: bool) -> None:
+    def _check_place(self, *, creates: bool) -> None:
+        """Raise where there can be no file of ours at the path; make its folder."""
         folder = os.path.dirname(self.path)
         if creates and not os.path.isdir(folder):
             if not self._makes_folder:
@@ -194,19 +204,40 @@ class Channel:
                 IsADirectoryError(errno.EISDIR, "it is a folder"), self.path, self._kind
             )
         refuse_network(self.path if os.path.exists(self.path) else folder, self._mounts, self._kind)
-        db, is_frozen = self._connect(deadline, creates=creates)
+
+    def _open(self, deadline: float, *, creates: bool) -> bool:
+        """Connect, unless there is nothing to read yet. False where the file came or was replaced
+        meanwhile: nobody can tell which one the connection is to then, and one to the old file,
+        taken for one to the new, would see nothing new for ever."""
+        inode = schema.inode_of(self.path, self._kind)
+        if inode is None and not creates:
+            return True
+        db = None
         try:
-            if not schema.is_ready(db, self.path, self._kind):
-                if not creates:
-                    db.close()
-                    return
+            db, is_frozen = self._connect(deadline, creates=creates)
+            is_ready = schema.is_ready(db, self.path, self._kind)
+            if self._is_moved(inode):
+                db.close()
+                return False
+            if not is_ready and not creates:
+                db.close()
+                return True
+            if not is_ready:
                 schema.create(db, self.path, self._kind, deadline)
-        except BaseException:
-            db.close()
+        except BaseException as error:
+            if db is not None:
+                db.close()
+            # The old file with the log of the new one may look damaged.
+            if isinstance(error, (sqlite3.Error, FanError)) and self._is_moved(inode):
+                return False
             raise
-        self._db, self._is_frozen = db, is_frozen
-        self._inode = schema.inode_of(self.path, self._kind)
+        self._db, self._is_frozen, self._inode = db, is_frozen, inode
         self.opened += 1
+        return True
+
+    def _is_moved(self, inode: tuple[int, int] | None) -> bool:
+        """Whether the path names another file than it did."""
+        return schema.inode_of(self.path, self._kind) != inode
 
     def _connect(self, deadline: float, *, creates: bool) -> tuple[sqlite3.Connection, bool]:
         """A connection that answers, and whether it is frozen: a file that nobody can be writing,

@@ -29,6 +29,10 @@ _RETRY = 0.5
 #: at first and at most: a hundred who write at once would have each other look ten thousand times.
 _FREE, _VAIN, _LONGEST_VAIN = 3, 0.002, 0.032
 
+#: The same at most while the registry cannot be read: to open a damaged one makes a log and removes
+#: it, which wakes us.
+_LONGEST_LOST = 0.128
+
 #: Seconds that one look may take.
 _PATIENCE = 2.0
 
@@ -153,7 +157,7 @@ class Lookout:
 
     def step(self) -> None:
         """Look once, when it is worth to."""
-        if self._armed == self._channel.opened:
+        if not self._is_unarmed():
             if self._pause:
                 time.sleep(self._pause)
             delay = next(self._rest, None)
@@ -162,13 +166,19 @@ class Lookout:
                 self._suspects.clear()
             if self._wait(delay):
                 self._rest = iter(TRAIL)
-        if self._armed != self._channel.opened:
+        if self._is_unarmed():
             # A new connection may have made a new log; what was written to it before it was
             # watched is seen by the look below.
             self._waker.arm()
             self._armed = self._channel.opened
             self._rest = iter(TRAIL)
         self._look()
+
+    def _is_unarmed(self) -> bool:
+        """Whether there may be a log that is not watched. Where none stays open, as the file is
+        damaged or nobody can write it, each look opens another connection."""
+        is_new = self._armed != self._channel.opened and self._channel.is_open
+        return is_new or self._armed < 0
 
     def _wait(self, delay: float | None) -> bool:
         """Wait for news, at most `delay` seconds, idly with None. True where there were some."""
@@ -212,14 +222,19 @@ class Lookout:
             self._losses += not self._is_lost
             self._is_lost = True
             self._show()
+            self._tire(_LONGEST_LOST)
             return
         self._is_lost = False
         if version != self._version:
-            self._vain += 1
-            if self._vain > _FREE:
-                self._pause = min(max(2 * self._pause, _VAIN), _LONGEST_VAIN)
+            self._tire(_LONGEST_VAIN)
         if self._show():
             self._vain, self._pause = 0, 0.0
+
+    def _tire(self, longest: float) -> None:
+        """Count a look in vain."""
+        self._vain += 1
+        if self._vain > _FREE:
+            self._pause = min(max(2 * self._pause, _VAIN), longest)
 
     def _read(self) -> None:
         with self._channel.reading(time.monotonic() + _PATIENCE) as db:
@@ -228,7 +243,9 @@ class Lookout:
                 return
             (version,) = db.execute("PRAGMA data_version").fetchone()
             if (self._channel.opened, version) != self._version:
-                self._marks = sqlite_rows.marks(db, self._namespace)
+                marks = sqlite_rows.marks(db, self._namespace)
+                # Those of another file may be the same by chance.
+                self._marks = {kind: (self._channel.inode, marks[kind]) for kind in marks}
                 self._version = (self._channel.opened, version)
 
     def _show(self) -> bool:

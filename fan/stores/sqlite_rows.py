@@ -144,6 +144,11 @@ def marks(db: sqlite3.Connection, ns: str) -> dict[str, object]:
     return found
 
 
+def is_session(db: sqlite3.Connection, id: str) -> bool:
+    """Whether the file knows a session."""
+    return db.execute("SELECT 1 FROM session WHERE id = ?", (id,)).fetchone() is not None
+
+
 def sessions(db: sqlite3.Connection) -> list[str]:
     """The sessions of the file that hold records, in all namespaces."""
     return [id for (id,) in db.execute("SELECT DISTINCT session FROM record WHERE session > ''")]

@@ -14,7 +14,7 @@ from fan.errors import FanError
 from fan.sqlite import locks
 from fan.sqlite.channel import Channel
 from fan.sqlite.schema import inode_of
-from fan.stores import sqlite_writes
+from fan.stores import sqlite_rows, sqlite_writes
 from fan.stores.sqlite_schema import REGISTRY
 
 #: Seconds that an ending session waits for the registry: its lock tells its death anyhow.
@@ -76,10 +76,15 @@ class SqliteSession:
         self._is_over.set()
         self._thread = threading.current_thread()
 
+    def _is_known(self) -> bool:
+        """Whether the registry has it: a new file may have the inode of the one before."""
+        with self._channel.reading(time.monotonic() + _PATIENCE) as db:
+            return db is not None and sqlite_rows.is_session(db, self.id)
+
     def _beat(self) -> None:
         while not self._is_over.wait(locks.HEARTBEAT):
             try:
-                is_alive = self.is_alive
+                is_alive = self.is_alive and self._is_known()
             except FanError:  # that nobody may look there now says nothing of the session
                 continue
             if is_alive:

@@ -21,6 +21,8 @@ class SqliteWatch:
         self.kind = kind
         self.callback = callback
         self.is_closed = False
+        #: Whether it was ever called.
+        self.is_begun = False
         #: The state that it was last told of; None at first, which no state equals.
         self.seen: object = None
         self._watcher = watcher
@@ -149,6 +151,9 @@ class Watcher:
             self._is_lost = True
             self._tell_all("lost")
         if sight.is_lost:
+            for watch in self._present():
+                if not watch.is_begun:
+                    self._tell(watch, "lost")  # it began after the loss
             return
         if self._is_lost:
             self._is_lost = False
@@ -170,6 +175,7 @@ class Watcher:
     def _tell(self, watch: SqliteWatch, hint: Hint) -> None:
         if watch.is_closed:
             return
+        watch.is_begun = True
         try:
             watch.callback(hint)
         except Exception:

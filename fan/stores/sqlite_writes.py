@@ -12,7 +12,7 @@ from fan.sqlite import locks
 from fan.sqlite.channel import Channel
 from fan.stores import rules
 from fan.stores.base import RETENTION, Committed, Entry, Head, Op, Plan, Revision, Session, new_op
-from fan.stores.sqlite_rows import LAST, head, pin, revision
+from fan.stores.sqlite_rows import LAST, head, is_session, pin, revision
 from fan.stores.sqlite_schema import OUTCOMES
 
 
@@ -199,7 +199,7 @@ def put(
     Raises AlreadyExists (duplicate_id) and Unavailable (session_lost)."""
     begin(db, ns)
     owner = session.id if session else ""
-    if session is not None and not session.is_alive:
+    if session is not None and not (session.is_alive and is_session(db, owner)):
         raise rules.session_lost(owner)
     rules.check_claim(kind, name, holder(db, ns, folder, kind, name), session=owner, is_new=is_new)
     row = (ns, kind, name, body, owner)

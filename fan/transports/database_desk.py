@@ -30,6 +30,9 @@ from fan.transports.database_workers import Workers
 _IDLE = 5.0
 #: Seconds between two looks while the database cannot be used.
 _RETRY = 0.5
+#: Seconds before one that failed is followed by the next, at first and at most, whatever wakes us:
+#: to open a damaged database makes a log and removes it.
+_PAUSE, _LONGEST_PAUSE = 0.001, 0.128
 #: Seconds that one look may take.
 _PATIENCE = 5.0
 #: Seconds that who leaves waits for the database to take back what it had.
@@ -68,6 +71,7 @@ class Desk:
         self._is_ending = False
         # The thread's own.
         self._is_lost = False
+        self._pause = 0.0
         self._opened = -1
         self._seen: object = None
         self._claims = self._ids = self._turn = 0
@@ -200,7 +204,7 @@ class Desk:
         armed, rest = -1, iter(TRAIL)
         try:
             while True:
-                if armed != self._channel.opened:
+                if armed < 0 or self._is_new(armed):
                     # A new connection may have made a new log; what was written to it before it
                     # was watched is seen by the look below.
                     waker.arm()
@@ -209,18 +213,25 @@ class Desk:
                 self._look()
                 if is_last:
                     return
-                if armed == self._channel.opened and self._wait(waker, next(rest, None)):
+                if not self._is_new(armed) and self._wait(waker, next(rest, None)):
                     rest = iter(TRAIL)
         finally:
             with self._written:
                 self._waker = None
                 waker.close()
 
+    def _is_new(self, armed: int) -> bool:
+        """Whether there may be a log that is not watched. Where no connection stays open, as the
+        database is damaged, each look opens another one."""
+        return armed != self._channel.opened and self._channel.is_open
+
     def _wait(self, waker: Waker, delay: float | None) -> bool:
         """Wait for news; True where there were some."""
         is_idle = delay is None
         if is_idle:
             self._session.trust()
+        if self._pause:
+            time.sleep(self._pause)
         until_due = max(0.0, self._due - time.time())
         limit = _RETRY if self._is_lost else until_due
         news = wait(waker, limit if delay is None else min(delay, limit))
@@ -239,7 +250,9 @@ class Desk:
             if not self._is_lost:
                 self._is_lost = True
                 _log().warning("messages have to wait: %s", exc)
+            self._pause = min(max(2 * self._pause, _PAUSE), _LONGEST_PAUSE)
             return
+        self._pause = 0.0
         if self._is_lost:
             self._is_lost = False
             _log().warning("the queue database %s can be used again", self.path)

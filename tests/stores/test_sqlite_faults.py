@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import resource
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from fan.errors import (
     Unavailable,
 )
 from fan.sqlite import schema
-from fan.stores.base import Hint
+from fan.stores.base import HEAD, Hint
 from fan.stores.sqlite import SqliteStore
 from fan.stores.sqlite_schema import REGISTRY
 from fan.testing.contracts.store import Eventually, bodies, names, plan, soon, write
@@ -76,6 +79,23 @@ def as_user(path: str, act: Callable[[SqliteStore], object], limit: int = 0) -> 
     return answer
 
 
+def openings(store: SqliteStore) -> int:
+    """How often a watch opens the file within a second. For a process of its own: who once listens
+    does so for ever."""
+    opened: list[str] = []
+    told: queue.SimpleQueue[Hint] = queue.SimpleQueue()
+
+    def note(event: str, args: object) -> None:
+        if event == "sqlite3.connect":
+            opened.append(event)
+
+    sys.addaudithook(note)
+    store.watch(HEAD, told.put)
+    told.get(timeout=20)
+    threading.Event().wait(1.0)
+    return len(opened)
+
+
 def write_until_full(store: SqliteStore) -> None:
     for i in range(1000):
         write(store, **{f"big{i}": "x" * 50_000})
@@ -109,6 +129,20 @@ def test_a_read_only_folder_is_read(path: str, folder: Path) -> None:
     folder.chmod(0o555)
     assert as_user(path, bodies) == "ok {'x': '1'}"
     assert as_user(path, lambda store: store.head(deadline=soon()).gen) == "ok 1"
+
+
+def test_a_watch_of_a_read_only_folder_rests(path: str, folder: Path) -> None:
+    fill(path)
+    os.chmod(path, 0o444)
+    folder.chmod(0o555)
+    assert int(as_user(path, openings).removeprefix("ok ")) < 100
+
+
+def test_a_watch_of_a_damaged_registry_rests(path: str) -> None:
+    fill(path)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE head")
+    assert int(as_user(path, openings).removeprefix("ok ")) < 100
 
 
 def test_a_read_only_folder_is_not_written_and_the_error_says_so(path: str, folder: Path) -> None:
@@ -393,15 +427,25 @@ hear()
 # Watches
 
 
+def test_a_watch_that_begins_while_the_registry_is_lost_is_told_at_once(path: str) -> None:
+    Path(path).write_bytes(b"garbage " * 1000)
+    with SqliteStore(path) as store:
+        for _ in range(2):  # the second one begins when the loss was told
+            told: queue.SimpleQueue[Hint] = queue.SimpleQueue()
+            store.watch(HEAD, told.put)
+            assert told.get(timeout=20) == "lost"
+
+
 def test_a_watch_tells_of_a_registry_that_is_lost_and_regained(path: str) -> None:
     with SqliteStore(path) as store:
         store.put("inst", "a", b"", deadline=soon())
         hints: list[Hint] = []
 
         def ask() -> object:
+            found: object = "error"
             with contextlib.suppress(FanError):
-                return (names(store, "inst"), "lost" in hints)
-            return "error"
+                found = names(store, "inst")
+            return (found, "lost" in hints)
 
         seen = Eventually(ask)
 
@@ -415,7 +459,7 @@ def test_a_watch_tells_of_a_registry_that_is_lost_and_regained(path: str) -> Non
         for part in ("-wal", "-shm", ""):
             os.rename(path + part, path + ".kept" + part)
         Path(path).write_bytes(b"garbage " * 1000)
-        assert seen.sees("error")
+        assert seen.sees(("error", True))
         os.unlink(path)
         for part in ("-wal", "-shm", ""):
             os.rename(path + ".kept" + part, path + part)

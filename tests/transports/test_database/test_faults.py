@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -177,9 +178,10 @@ def test_workers_tell_once_of_a_file_that_is_no_database_any_more_and_go_on(
 ) -> None:
     transport, handler = make(), Handler()
     serve(transport, handler)
-    for suffix in ("", "-wal", "-shm"):
+    Path(f"{path}.new").write_bytes(b"this is no database at all, is it? " * 40)
+    for suffix in ("-wal", "-shm"):
         os.unlink(path + suffix)
-    Path(path).write_bytes(b"this is no database at all, is it? " * 40)
+    os.replace(f"{path}.new", path)  # there is always one: the workers would make it anew
 
     def told(what: str) -> list[str]:
         return [record.getMessage() for record in caplog.records if what in record.getMessage()]
@@ -192,7 +194,34 @@ def test_workers_tell_once_of_a_file_that_is_no_database_any_more_and_go_on(
     assert handler.wait().method == "anew"
     (lost,) = told("messages have to wait")
     assert "move it away" in lost
+    until(lambda: told("can be used again"))  # said by the thread that handed the message out
     assert told("can be used again") == [f"the queue database {path} can be used again"]
+
+
+def test_workers_rest_while_the_database_is_damaged(folder: Path) -> None:
+    path = str(folder / "queues.db")
+
+    def openings(transport: DatabaseTransport) -> int:
+        """How often workers open it within a second; for a process of its own."""
+        serve(transport, Handler())
+        opened: list[str] = []
+
+        def note(event: str, args: object) -> None:
+            if event == "sqlite3.connect":
+                opened.append(event)
+
+        sys.addaudithook(note)
+        for suffix in ("-wal", "-shm"):
+            os.unlink(path + suffix)
+        os.replace(f"{path}.damaged", path)
+        until(lambda: opened)
+        threading.Event().wait(1.0)
+        return len(opened)
+
+    assert as_user(f"{path}.damaged", ACTS["push"]) == "ok None"
+    with closing(sqlite3.connect(f"{path}.damaged")) as db:
+        db.execute("DROP TABLE message")
+    assert int(as_user(path, openings).removeprefix("ok ")) < 100
 
 
 @every_act

@@ -90,7 +90,7 @@ def test_what_waits_behind_another_when_a_listener_ends_comes_once(
     assert leaving.requests.empty()
 
 
-def test_a_call_that_waits_when_its_listener_ends_is_refused_and_may_go_elsewhere(
+def test_calls_that_wait_when_their_listener_ends_are_refused_and_may_go_elsewhere(
     new_vhost: Callable[[], str], make: Make, serve: Serve
 ) -> None:
     url, handler = new_vhost(), Handler()
@@ -98,12 +98,13 @@ def test_a_call_that_waits_when_its_listener_ends_is_refused_and_may_go_elsewher
     client = make(url)
     first = client.submit(client.home(), a_call("wait", body=b"1"))
     assert handler.wait().body == b"1"
-    second = client.submit(client.home(), a_call(body=b"2"))
+    waiting = [client.submit(client.home(), a_call(body=b"2")) for _ in range(4)]
     client.send(client.home(), a_push(body=b"3"))
-    assert handler.wait().body == b"3"  # so the call, which was sent before, is there
+    assert handler.wait().body == b"3"  # so the calls, which were sent before, are there
     listener.close(0.0)
-    refused = second.exception(HANG) or second.result()
-    assert (refused.code, refused.executed) == ("unavailable", "no")
+    for each in waiting:  # one was in hand, the others in the queue, which is gone
+        refused = each.exception(HANG) or each.result()
+        assert (refused.code, refused.executed) == ("unavailable", "no")
     handler.release.set()
     assert first.result(HANG).body == b"1"
     assert handler.requests.empty()

@@ -82,7 +82,8 @@ class Consumer(Part):
 
     def stop(self, done: Callable[[], None]) -> None:
         """Take nothing new; `done` is called once nothing more comes. What is in hand can still be
-        settled until the part leaves."""
+        settled until the part leaves. What a quorum queue is about to give it in this moment the
+        broker takes back by itself, and counts as delivered."""
         self._tell(None)
         if self._opening is None:
             self._has_left = True

@@ -105,6 +105,7 @@ TABLE: dict[str, Row] = {
     "fan.transports.http_waiting": row(IMPLEMENTATION, family="http"),
     "fan.transports.http_workers": row(IMPLEMENTATION, family="http"),
     "fan.transports.amqp": row(IMPLEMENTATION, family="amqp"),
+    "fan.transports.amqp_acks": row(IMPLEMENTATION, family="amqp"),
     "fan.transports.amqp_broker": row(IMPLEMENTATION, family="amqp"),
     "fan.transports.amqp_calls": row(IMPLEMENTATION, "pika", family="amqp"),
     "fan.transports.amqp_consumer": row(IMPLEMENTATION, family="amqp"),

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from fan.errors import FanError
+from fan.transports.amqp_acks import Acks
 from fan.transports.amqp_failures import NOT_FOUND, Refused, refused
 from fan.transports.amqp_link import Link
 from fan.transports.amqp_loop import guarded
@@ -21,10 +22,10 @@ class Delivery:
     """A message in hand. What is said of it goes over the channel that it came by, or nowhere: once
     that is closed the broker has given the message to somebody else."""
 
-    __slots__ = ("_channel", "_tag", "body", "is_redelivered", "is_settled", "properties")
+    __slots__ = ("_acks", "_tag", "body", "is_redelivered", "is_settled", "properties")
 
-    def __init__(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        self._channel = channel
+    def __init__(self, acks: Acks, method: Any, properties: Any, body: bytes) -> None:
+        self._acks = acks
         self._tag = method.delivery_tag
         self.is_redelivered: bool = method.redelivered
         self.properties = properties
@@ -34,19 +35,19 @@ class Delivery:
     @property
     def is_ours(self) -> bool:
         """Whether the broker still counts it as in hand here."""
-        return not self.is_settled and bool(self._channel.is_open)
+        return not self.is_settled and self._acks.is_open
 
     def ack(self) -> None:
         """It is done with."""
         if self.is_ours:
             self.is_settled = True
-            self._channel.basic_ack(self._tag)
+            self._acks.ack(self._tag)
 
     def give_back(self) -> None:
         """Have it delivered again, which counts as a delivery."""
         if self.is_ours:
             self.is_settled = True
-            self._channel.basic_nack(self._tag, requeue=True)
+            self._acks.give_back(self._tag)
 
 
 class Consumer(Part):
@@ -136,7 +137,7 @@ class Consumer(Part):
         channel.basic_qos(prefetch_count=self._prefetch)
         self._tag = channel.basic_consume(
             self.queue,
-            guarded(self._delivered),
+            guarded(partial(self._delivered, Acks(channel, self.link.at_end))),
             callback=guarded(lambda _: self._consuming(channel)),
         )
 
@@ -168,8 +169,10 @@ class Consumer(Part):
             self._delay = max(self._delay, REST)
             channel.close()
 
-    def _delivered(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        self._take(Delivery(channel, method, properties, body))
+    def _delivered(
+        self, acks: Acks, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        acks.came(method.delivery_tag)
+        self._take(Delivery(acks, method, properties, body))
 
     def broken(self, reason: BaseException) -> None:
         if self._is_stopping:

@@ -85,6 +85,12 @@ class Link:
         if self._loop is not None and not self._is_over:
             cancel_timer(self._loop, timer)
 
+    def at_end(self, job: Callable[[], None]) -> None:
+        """Have it run before what this turn of the loop has to say is sent; from the link's
+        thread."""
+        if self._loop is not None:
+            self._loop.at_end(job, is_first=True)
+
     def want(self) -> None:
         """Connect, unless that is under way; in the link's thread."""
         if self.state != "down":

@@ -63,17 +63,16 @@ class Loop(IOLoop):  # type: ignore[misc]  # pika has no complete types
                 report()
                 time.sleep(_PAUSE)
 
-    def at_end(self, job: Callable[[], None]) -> None:
-        """Have it run at the end of this turn, before the loop waits again; in its thread."""
-        self._ends.append(job)
+    def at_end(self, job: Callable[[], None], *, is_first: bool = False) -> None:
+        """Have it run at the end of this turn, before the loop waits again, or before what else is
+        to be done then; in its thread."""
+        self._ends.insert(0 if is_first else len(self._ends), job)
 
     def process_timeouts(self) -> None:
         """What pika does at the end of a turn, and what was left for it."""
         super().process_timeouts()
-        if self._ends:
-            ends, self._ends = self._ends, []
-            for job in ends:
-                job()
+        while self._ends:
+            self._ends.pop(0)()
 
     def add_handler(self, fd: int, handler: Callable[[int, int], None], events: int) -> None:
         """Watch a socket."""

@@ -63,15 +63,17 @@ class Keeper:
         """Take over what is due again, and what was left."""
         if self._is_closed or source.stream in self._looking or source not in self._lane.sources:
             return
+        if not self._lane.expect():
+            return
         self._looking.add(source.stream)
 
         def done(result: list[Reply] | FanError) -> None:
             self._looking.discard(source.stream)
             if isinstance(result, FanError) or not isinstance(result[0], list):
-                return  # the lane sees that its stream is not there
+                self._lane.add(source, ())  # the lane sees that its stream is not there
+                return
             entries, self._dead[source.stream], wait = result[0]
-            if entries:
-                self._lane.add(source, entries)
+            self._lane.add(source, entries)
             if 0 <= wait < self._tick * 1000 and self._lane.free > 0:
                 self._loop.later(wait / 1000 + 0.002, lambda: self.look(source))
 

@@ -75,6 +75,9 @@ class Lane:
         self._backoff = Backoff()
         #: What is to be done once the present read is over.
         self._after: list[Callable[[], object]] = []
+        #: Answers that may bring messages in another way, and what is to be done after the last.
+        self._expected = 0
+        self._then: list[Callable[[], object]] = []
 
     def __repr__(self) -> str:
         return f"<Lane {self.group} {self._line!r} in_hand={len(self.in_hand)}>"
@@ -120,7 +123,7 @@ class Lane:
     def stop(self, then: Callable[[], object]) -> None:
         """Read no more; `then` is called once nothing comes any more."""
         self._is_stopped = True
-        self._interrupt(then)
+        self._interrupt(lambda: self._when_quiet(then))
 
     def close(self) -> None:
         """Close the connection for good. In the loop's thread, or after it."""
@@ -135,10 +138,21 @@ class Lane:
         """Wait for what the connection left running."""
         self._line.wait_closed(timeout)
 
+    def expect(self) -> bool:
+        """Whether messages may come in another way, which `add` has to end; not once it stops."""
+        if not self._is_stopped:
+            self._expected += 1
+        return not self._is_stopped
+
     def add(self, source: Source, entries: Sequence[Reply]) -> None:
-        """Take messages that came in another way: [number, fields, deliveries] of each."""
+        """What came in another way: [number, fields, deliveries] of each message."""
         self._place([self._message(source, *entry) for entry in entries])
-        if self._is_reading and self.free < self._room:
+        self._expected -= 1
+        if not self._expected:
+            then, self._then = self._then, []
+            for step in then:
+                step()
+        if entries and self._is_reading and self.free < self._room:
             self._interrupt(lambda: None)  # what it waits for would have no place now
 
     def take_back(self) -> list[Message]:
@@ -228,6 +242,13 @@ class Lane:
         for then in after:
             then()
 
+    def _when_quiet(self, then: Callable[[], object]) -> None:
+        """Have it done once nothing comes in another way."""
+        if self._expected:
+            self._then.append(then)
+        else:
+            then()
+
     def _message(
         self, source: Source, number: bytes, flat: list[bytes], deliveries: int
     ) -> Message | None:
@@ -287,9 +308,12 @@ class Lane:
     def _recover(self, source: Source) -> None:
         """Find what Redis gave us over a connection that was lost before it came."""
 
+        if not self.expect():
+            return
+
         def done(result: list[Reply] | FanError) -> None:
-            if isinstance(result, list) and isinstance(result[0], list):
-                self.add(source, result[0])
+            entries = result[0] if isinstance(result, list) else None
+            self.add(source, entries if isinstance(entries, list) else ())
 
         known = [number for stream, number in self.in_hand if stream == source.stream]
         self._pipe.run(MISSED, (source.stream,), (self.group, self.consumer, *known), done)

@@ -101,6 +101,7 @@ def steps(brokers: Sequence[str]) -> tuple[Step, ...]:
     ),
 )
 @click.option(
+    "-t",
     "--transport",
     "transports",
     metavar="NAME[=WHERE],...",

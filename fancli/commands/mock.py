@@ -45,6 +45,7 @@ _CLOSING = 5.0
     "--failure-rate", type=Finite(0, 1), metavar="SHARE", help="Share of failures. [1]"
 )
 @click.option(
+    "-t",
     "--transport",
     "transports",
     metavar="NAME[=WHERE]",

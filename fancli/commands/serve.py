@@ -34,6 +34,7 @@ CLOSING = 5.0
 )
 @click.argument("modules", metavar="MODULE[:CLASS]...", nargs=-1, required=True)
 @click.option(
+    "-t",
     "--transport",
     "transports",
     metavar="NAME[=WHERE]",

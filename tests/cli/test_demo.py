@@ -174,7 +174,7 @@ def test_the_demo_is_ready_in_json_too(start_fan: Any, app: App) -> None:
 def test_a_demo_over_what_nobody_brings_is_a_usage_error(
     start_fan: Any, spec: str, said: str
 ) -> None:
-    demo = start_fan("demo", "--transport", spec)
+    demo = start_fan("demo", "-t", spec)
     assert demo.wait() == 2
     assert said in demo.stderr[0]
 

@@ -23,7 +23,7 @@ Start = Callable[..., "FanProcess"]
 def test_a_service_that_nobody_has_written_answers(
     fan: Fan, start_fan: Start, registry_url: str
 ) -> None:
-    mock = start_fan("mock", "users.get", "--reply", '{"name":"Ada"}', "--transport", "ipc",
+    mock = start_fan("mock", "users.get", "--reply", '{"name":"Ada"}', "-t", "ipc",
                      "--transport", "http=127.0.0.1:0", "--json")  # fmt: skip
     mock.wait_for("ready")
     served = json.loads(

@@ -68,7 +68,7 @@ class Load:
 def test_a_drain_under_load_fails_no_call_in_flight(
     folder: Path, start_fan: Any, app: App, transport: str
 ) -> None:
-    args = ("--transport", "ipc", "--transport", "http=127.0.0.1:0")
+    args = ("-t", "ipc", "--transport", "http=127.0.0.1:0")
     served = start_fan("serve", "greeter", *args, cwd=folder)
     served.wait_for("ready")
     load = Load(app, transport=transport, retries=0)

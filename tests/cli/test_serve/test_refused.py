@@ -49,7 +49,7 @@ def test_a_second_instance_of_a_unique_service_is_a_conflict(
 def test_an_address_in_use_is_refused(folder: Path, start_fan: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"http=127.0.0.1:{taken.getsockname()[1]}"
-        status, said = refused(start_fan, folder, "greeter", "--transport", where)
+        status, said = refused(start_fan, folder, "greeter", "-t", where)
     assert status in (6, 10)
     assert where.partition("=")[2] in said
 

@@ -141,6 +141,10 @@ class Consumer(Part):
             callback=guarded(lambda _: self._consuming(channel)),
         )
 
+    def leave(self) -> None:
+        self.link.end_turn()  # what is done with is told of first: over a closed channel it is not
+        super().leave()
+
     def _explain(self, exc: BaseException) -> None:
         """Tell why the queue cannot be made, unless it was only left by its last consumer in that
         moment, and gone with it."""

@@ -4,7 +4,6 @@ runs."""
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -68,13 +67,14 @@ class Drains(QueueHarness):
         assert app.drain(0.0) is False
         staying = inbox()
         world.serve(staying, lease=LONG, deliveries=1)
-        method = "share" if topic else "take"
-        seen = {staying.wait_seen() for _ in range(5)}  # the other one is still there
-        assert seen == {Seen(method, n, 0) for n in range(5)}
+        until(lambda: taken(leaving) + taken(staying) >= 5)  # the other one is still there
+        seen = {one.wait_seen() for one in (leaving, staying) for _ in range(taken(one))}
+        assert seen == {Seen("share" if topic else "take", n, 0) for n in range(5)}
+        assert topic or not taken(leaving)  # an event may find a place beside a push
         leaving.release()
         app.stop(BOUND)
         self.settle(client)
-        assert leaving.runs == Counter({"keep": 1})
+        assert taken(leaving) + taken(staying) == 5
 
     @both
     @pytest.mark.parametrize("room", [{}, {"bulkhead_requests": 1}], ids=["room", "no-room"])
@@ -113,10 +113,11 @@ class Drains(QueueHarness):
         app, leaving = self.busy(world, sender, workers=1)
         tell(ALL, "early")
         assert app.drain(0.0) is False
+        before = leaving.runs["hear"]
         tell(ALL, "late")
         leaving.release()
         app.stop(BOUND)
-        assert leaving.runs == Counter({"keep": 1})
+        assert leaving.runs["hear"] == before
 
     @both
     def test_no_handler_begins_once_its_service_has_stopped(

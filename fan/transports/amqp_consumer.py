@@ -179,6 +179,8 @@ class Consumer(Part):
         self._take(Delivery(acks, method, properties, body))
 
     def broken(self, reason: BaseException) -> None:
+        if self.link.state == "closed":  # it never consumes: nobody is to wait for it
+            self._tell(reason)
         if self._is_stopping:
             self._has_left = True
             self._stopped()

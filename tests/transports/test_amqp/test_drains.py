@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
+from fan.errors import Unavailable
 from fan.message import Request
 from fan.model import QueueName
 from fan.transports.amqp import AmqpTransport
-from fan.transports.base import Subscription
+from fan.transports.base import Listener, Subscription
 from tests.transports.test_amqp.conftest import (
     HANG,
     SHOP,
@@ -123,3 +125,24 @@ def test_an_event_for_each_that_failed_is_not_tried_again_by_who_leaves(
     handler.release.set()
     listener.close(HANG)
     assert handler.requests.empty()
+
+
+def test_who_waits_for_a_beginning_is_told_that_the_transport_is_closed(
+    new_vhost: Callable[[], str], make: Make
+) -> None:
+    url, told = new_vhost(), []
+    for turn in range(20):
+        transport = make(url)
+        listener = transport.serve("", Handler())
+
+        def begin(listener: Listener = listener, turn: int = turn) -> None:
+            with suppress(Unavailable):
+                listener.update([SHOP])
+            told.append(turn)
+
+        beginning = threading.Thread(target=begin)
+        beginning.start()
+        beginning.join(turn * 0.001)  # the moment itself
+        transport.close()
+        beginning.join(HANG)
+    assert told == list(range(20))  # any other error, and the thread would have told it

@@ -39,6 +39,8 @@ class Dispatcher:
         self._idle = threading.Condition()
         #: One item per request in flight: append and pop are atomic, and need no lock on the way.
         self._flying: list[None] = []
+        #: One per request that a transport brought and that is not, or not yet, in flight alone.
+        self._entered: list[None] = []
         self._watch: Watch | None = None
         #: Whether anybody waits for the last request to end.
         self._is_awaited = False
@@ -78,6 +80,7 @@ class Dispatcher:
         """Forget what was in flight in the process that this one was forked from."""
         self._idle = threading.Condition()
         self._flying = []
+        self._entered = []
         self._is_awaited = False
         self._watch = None
         self.hosting.start_over()
@@ -86,7 +89,10 @@ class Dispatcher:
         """Wait until nothing is in flight; False when `timeout` seconds pass first."""
         with self._idle:
             self._is_awaited = True
-            return self._idle.wait_for(lambda: not self._flying, timeout)
+            return self._idle.wait_for(self._is_idle, timeout)
+
+    def _is_idle(self) -> bool:
+        return not self._entered and not self._flying  # in this order: one goes from there to here
 
     def stats(self, instance_id: str) -> dict[str, Any]:
         """Counters of one hosted instance, for the built-in `stats` method."""
@@ -177,6 +183,20 @@ class Dispatcher:
         hosted.flying.pop()
         self._flying.pop()
         if self._is_awaited and not self._flying:
+            with self._idle:
+                self._idle.notify_all()
+
+    def enter(self) -> list[None]:
+        """Count one that a transport brings in, before it is known what it is; what this gives is
+        for `leave`."""
+        entered = self._entered
+        entered.append(None)
+        return entered
+
+    def leave(self, entered: list[None]) -> None:
+        """Count it out: it is in flight, or was answered."""
+        entered.pop()
+        if self._is_awaited and not entered:
             with self._idle:
                 self._idle.notify_all()
 

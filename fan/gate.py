@@ -1,4 +1,5 @@
-"""What stands between transports and the services of an App: who is not up yet answers nothing."""
+"""What stands between transports and the services of an App: who is not up yet answers nothing, and
+who drains begins nothing."""
 
 from __future__ import annotations
 
@@ -7,23 +8,29 @@ from typing import TYPE_CHECKING
 
 from fan.errors import FanError, Unavailable
 from fan.failures import error_response
-from fan.hosting import Hosted
 from fan.message import Request, Response
-from fan.transports.base import Handler, Overdue, Stream
+from fan.transports.base import Overdue, Stream
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from fan.dispatch import Dispatcher
+
 
 class Gate:
-    """The Handler in front of the Dispatcher: an instance that is not up yet is unavailable."""
+    """The Handler in front of the Dispatcher: an instance that is not up yet is unavailable, and
+    once it is shut everything is. What passed before is in flight for `Dispatcher.wait_idle`."""
 
-    def __init__(
-        self, dispatcher: Handler, waiting: set[str], find: Callable[[Request], Hosted]
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, waiting: set[str]) -> None:
         self._dispatcher = dispatcher
         self._waiting = waiting
-        self._find = find
+        self._find = dispatcher.hosting.find
+        self._is_shut = False
+
+    def shut(self) -> None:
+        """Let nothing more pass: a transport may have taken it before it was told to drain, and
+        would begin it when the services have stopped."""
+        self._is_shut = True
 
     def __call__(
         self,
@@ -35,14 +42,21 @@ class Gate:
         on_overdue: Overdue | None = None,
     ) -> Response | Future[Response] | Stream:
         """Answer one request: see `transports.base.Handler`."""
-        if self._waiting:
-            try:
+        dispatcher = self._dispatcher
+        entered = dispatcher.enter()  # first: who shuts the gate then waits for those in it
+        try:
+            if self._is_shut:
+                gone = Unavailable(f"{request.service} is draining", reason="draining")
+                return error_response(request, gone)
+            if self._waiting:
                 one = self._find(request)
                 if one.instance_id in self._waiting:
                     raise Unavailable(f"{one.name} is not up yet", reason="no_instance")
-            except FanError as exc:
-                return error_response(request, exc)
-        return self._dispatcher(
-            request, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued,
-            on_overdue=on_overdue,
-        )  # fmt: skip
+            return dispatcher(
+                request, is_cancelled=is_cancelled, peer=peer, is_queued=is_queued,
+                on_overdue=on_overdue,
+            )  # fmt: skip
+        except FanError as exc:
+            return error_response(request, exc)
+        finally:
+            dispatcher.leave(entered)

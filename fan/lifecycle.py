@@ -64,6 +64,7 @@ class Lifecycle:
         self._started: list[Hosted] = []
         #: Ids of instances that are not up yet.
         self._waiting: set[str] = set()
+        self._gate = self._new_gate()
         self._is_draining = False
         self._is_failing = False
 
@@ -110,6 +111,7 @@ class Lifecycle:
         self._needs = self._new_needs()
         self._following = self._new_chore()
         self._waiting = {one.instance_id for one in hosted}
+        self._gate = self._new_gate()
         try:
             self._listen(transports)
             for one, interface in zip(hosted, interfaces, strict=True):
@@ -119,7 +121,7 @@ class Lifecycle:
                     self._bring_up(one)
             for one in hosted:
                 self._adopt(one, adopt)
-            self._intake.open(self._listeners, self._handler())
+            self._intake.open(self._listeners, self._gate)
             self._needs.open(hosted)
             self._standby.open()
         except BaseException:
@@ -148,6 +150,7 @@ class Lifecycle:
             self._attempt("stop taking events", self._intake.drain)
             for listener in self._listeners:
                 self._attempt("stop accepting", listener.drain)
+            self._gate.shut()  # what they had taken, and did not begin, is no more begun
         return self._app.dispatcher.wait_idle(max(0.0, deadline - time.monotonic()))
 
     def stop(self, timeout: float = 5.0) -> None:
@@ -194,16 +197,15 @@ class Lifecycle:
 
     # The steps
 
-    def _handler(self) -> Gate:
-        return Gate(self._app.dispatcher, self._waiting, self._app.dispatcher.hosting.find)
+    def _new_gate(self) -> Gate:
+        return Gate(self._app.dispatcher, self._waiting)
 
     def _listen(self, transports: Sequence[str]) -> None:
-        handler = self._handler()
         for spec in (*transports, *self._intake.missing(transports)):
             scheme, _, bind = spec.partition("=")
             if scheme == "ipc" and not bind:
                 self._app.settings.runtime_folder()  # refuses a folder that others may use
-            self._listeners.append(self._app.transport(scheme).serve(bind, handler))
+            self._listeners.append(self._app.transport(scheme).serve(bind, self._gate))
 
     def _register(self, one: Hosted, interface: Interface, standby: bool) -> None:
         unique = one.service.unique

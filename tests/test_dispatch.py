@@ -321,3 +321,14 @@ def test_stats_count_calls_and_errors(dispatcher: Dispatcher) -> None:
     methods = value(dispatcher(request("stats")))["methods"]
     assert (methods["add"]["calls"], methods["add"]["errors"]) == (2, 1)
     assert (methods["crash"]["calls"], methods["crash"]["errors"]) == (1, 1)
+
+
+def test_what_a_transport_brought_is_waited_for_before_it_is_in_flight(
+    dispatcher: Dispatcher,
+) -> None:
+    entered = dispatcher.enter()
+    assert dispatcher.wait_idle(0.0) is False
+    leaving = threading.Thread(target=dispatcher.leave, args=(entered,))
+    leaving.start()
+    assert dispatcher.wait_idle(BOUND) is True
+    leaving.join(BOUND)

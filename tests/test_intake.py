@@ -237,6 +237,27 @@ def test_an_event_in_hand_is_waited_for_no_longer_than_an_end_takes(world: World
     tell.join(BOUND)
 
 
+def test_what_a_broker_hands_over_once_its_worker_drains_is_refused_and_not_begun(
+    world: World,
+) -> None:
+    shop = Shop()
+    app, broker = world.serve(shop)
+    assert app.drain(BOUND)
+    usual = {"service": "shop", "timeout_ms": 10_000}
+    answers = [broker.call(broker.home(), Request(id="1", method="who", **usual))]
+    broker.send(broker.home(), Request(id="2", method="order", kind="push", **usual))
+    event = Request(id="3", method="", kind="event", topic="stock.changed", **usual)
+    broker.publish(broker.home(), event)
+    answers += broker.answers
+    refusal = ("unavailable", "draining", "no")
+    assert [(one.code, one.reason, one.executed) for one in answers] == [refusal] * 3
+    assert not shop.begun.is_set()
+    app.stop()
+    app.start()
+    answer = broker.call(broker.home(), Request(id="4", method="who", **usual))
+    assert (answer.code, answer.body) == ("ok", b'"1.0.0"')
+
+
 def test_what_the_registry_said_last_holds_while_it_cannot_be_read(world: World) -> None:
     world.serve(Shop())
     app, new = world.serve(NewShop())

@@ -331,6 +331,7 @@ TABLE: dict[str, Row] = {
     "fan.testing.contracts.harness": row(ASIDE, "pytest"),
     "fan.testing.contracts.probe": row(ASIDE),
     "fan.testing.contracts.queue_care": row(ASIDE, "pytest"),
+    "fan.testing.contracts.queue_drains": row(ASIDE, "pytest"),
     "fan.testing.contracts.queue_events": row(ASIDE, "pytest"),
     "fan.testing.contracts.queue_faults": row(ASIDE, "pytest"),
     "fan.testing.contracts.queue_forking": row(ASIDE),

@@ -65,7 +65,9 @@ class Consumer(Part):
         self._take = take
         self._tag = ""
         self._current = Spec("")
-        self._stopping: Callable[[], None] | None = None
+        self._is_stopping = self._is_stopped = False
+        #: Who wants to know that nothing more comes.
+        self._asked: list[Callable[[], None]] = []
         #: The queue that is consumed.
         self.queue = ""
         #: Done once it consumes, or could not for the first time.
@@ -77,28 +79,41 @@ class Consumer(Part):
     @property
     def has_stopped(self) -> bool:
         """Whether nothing more comes, after `stop`."""
-        return self._has_left or self._stopping is _nothing
+        return self._has_left or self._is_stopped
 
     def stop(self, done: Callable[[], None]) -> None:
         """Take nothing new; `done` is called once nothing more comes. What is in hand can still be
-        settled until the part leaves."""
+        settled until the part leaves. What a quorum queue is about to give it in this moment the
+        broker takes back by itself, and counts as delivered."""
         self._tell(None)
-        if self.channel is None or self._stopping is not None:
-            self._has_left = self.channel is None
+        if self._opening is None:
+            self._has_left = True
+        if self.has_stopped:
             done()
             return
-        self._stopping = done
+        self._asked.append(done)
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        # One that is about to consume is stopped on its way, or once it does; one whose channel is
+        # closing once that is closed.
+        if self.channel is not None and self.channel.is_open:
+            self._cancel()
+
+    def _cancel(self) -> None:
         self.channel.basic_cancel(self._tag, callback=guarded(lambda _: self._stopped()))
         # pika rejects what still comes, and a rejected call counts as one that may have run.
         self.channel._cancelled.discard(self._tag)
 
     def _stopped(self) -> None:
-        done, self._stopping = self._stopping, _nothing
-        if done is not None:
+        self._is_stopped = True
+        asked, self._asked = self._asked, []
+        for done in asked:
             done()
 
     def prepare(self, channel: Any) -> None:
-        if self._stopping is not None:
+        if self._is_stopping:
+            self._stopped()
             return
         spec = self._current = self._spec()
         self.queue = spec.name
@@ -107,6 +122,10 @@ class Consumer(Part):
 
     def _made(self, channel: Any, made: Future[None]) -> None:
         if channel is not self._opening or not channel.is_open or self._has_left:
+            return
+        # A queue that goes with its last consumer is there for good if it never has one.
+        if self._is_stopping and not self._current.is_auto_delete:
+            self._stopped()
             return
         exc = made.exception()
         if exc is not None:
@@ -121,6 +140,10 @@ class Consumer(Part):
             guarded(partial(self._delivered, Acks(channel, self.link.at_end))),
             callback=guarded(lambda _: self._consuming(channel)),
         )
+
+    def leave(self) -> None:
+        self.link.end_turn()  # what is done with is told of first: over a closed channel it is not
+        super().leave()
 
     def _explain(self, exc: BaseException) -> None:
         """Tell why the queue cannot be made, unless it was only left by its last consumer in that
@@ -141,6 +164,8 @@ class Consumer(Part):
             channel.queue_bind(spec.name, spec.exchange, key)
         self.ready()
         self._tell(None)
+        if self._is_stopping:  # it was to stop before it was known to consume
+            self._cancel()
 
     def _cancelled(self, channel: Any) -> None:
         """Somebody deleted the queue."""
@@ -154,7 +179,9 @@ class Consumer(Part):
         self._take(Delivery(acks, method, properties, body))
 
     def broken(self, reason: BaseException) -> None:
-        if self._stopping is not None:
+        if self.link.state == "closed":  # it never consumes: nobody is to wait for it
+            self._tell(reason)
+        if self._is_stopping:
             self._has_left = True
             self._stopped()
 
@@ -173,7 +200,3 @@ class Consumer(Part):
     def _closed(self, channel: Any, reason: BaseException) -> None:
         super()._closed(channel, reason)
         self._delay = min(MAX_DELAY, max(self._delay, DELAY))
-
-
-def _nothing() -> None:
-    """What is called where nobody waits."""

@@ -59,9 +59,13 @@ class Tray:
         self.lend: Callable[[int], None] = _never
         #: Those that wait to be delivered again, and how.
         self.delayed: dict[PostJob, Callable[[], None]] = {}
+        #: Those that are on their way into another queue, or to the end of this one.
+        self.moving = 0
+        self.is_draining = False
 
-    def hurry(self) -> None:
-        """Give back at once what waits to be."""
+    def drain(self) -> None:
+        """Give back at once what waits to be, and keep nothing back from now on."""
+        self.is_draining = True
         delayed, self.delayed = self.delayed, {}
         for then in delayed.values():
             then()
@@ -153,7 +157,7 @@ class PostJob:
 
     def _wait(self, then: Callable[[], None], attempt: int | None) -> None:
         tray = self.tray
-        if attempt is None:
+        if attempt is None or tray.is_draining:
             then()
             return
         tray.delayed[self] = then
@@ -167,17 +171,18 @@ class PostJob:
     def again(self) -> None:
         """Have it delivered once more; in the link's thread."""
         tray = self.tray
-        if not tray.is_lasting and self.delivery.is_ours:
+        if tray.is_lasting:
+            self.delivery.give_back()
+            tray.over()
+        else:
             self._tries += 1
-            tray.offer(self)
-            return
-        self.delivery.give_back()
-        tray.over()
+            self._offer_again()
 
     def _offer_again(self) -> None:
         """Have it tried once more, here where no other would get it, as if it had not been."""
-        if not self.tray.is_lasting and self.delivery.is_ours:
-            self.tray.offer(self)
+        tray = self.tray
+        if not tray.is_lasting and not tray.is_draining and self.delivery.is_ours:
+            tray.offer(self)
         else:
             self.pass_on()
 
@@ -194,6 +199,7 @@ class PostJob:
             delivery.properties, tray.link.place.user, headers=headers,
             expiration=time_left(delivery.properties),
         )  # fmt: skip
+        tray.moving += 1
         tray.posts.send_on("", tray.queue, copied, delivery.body, self._sent)
 
     def bury(self, answer: Response) -> None:
@@ -216,9 +222,11 @@ class PostJob:
             delivery.properties, tray.link.place.user, headers=headers, expiration=None,
             delivery_mode=2,
         )  # fmt: skip
+        tray.moving += 1
         tray.posts.send_on(DEAD, dead_queue(tray.queue), copied, delivery.body, self._sent)
 
     def _sent(self, is_sent: bool) -> None:
+        self.tray.moving -= 1
         if is_sent:
             self.delivery.ack()
         else:

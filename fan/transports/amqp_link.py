@@ -91,6 +91,12 @@ class Link:
         if self._loop is not None:
             self._loop.at_end(job, is_first=True)
 
+    def end_turn(self) -> None:
+        """Have that run now, before a channel is closed over which it is to go; from the link's
+        thread."""
+        if self._loop is not None and not self._is_over:
+            self._loop.end_turn()
+
     def want(self) -> None:
         """Connect, unless that is under way; in the link's thread."""
         if self.state != "down":
@@ -257,6 +263,7 @@ class Link:
     def _shut(self) -> None:
         if self.state == "closed":
             return
+        self.end_turn()
         was, self.state = self.state, "closed"
         self._forget_retry()
         for part in list(self.parts):

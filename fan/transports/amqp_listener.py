@@ -16,6 +16,7 @@ from fan.errors import FanError
 from fan.message import Request
 from fan.transports import amqp_names as names
 from fan.transports.amqp_broker import Broker, wait_for
+from fan.transports.amqp_link import FAREWELL
 from fan.transports.amqp_taps import CallTap, PostTap, QuestionTap, Tap
 from fan.transports.base import Handler, Listener, Served, Subscription
 
@@ -111,7 +112,7 @@ class QueueListener(Listener):
     def drain(self) -> None:
         with self._lock:
             self._is_draining = True
-            taps = [*self._taps.values()]
+            taps = [*self._leaving, *self._taps.values()]
         for tap in taps:
             self._broker.link.do(tap.drain)
 
@@ -171,7 +172,8 @@ def _keys(one: Served) -> list[str]:
 
 
 def close_all(broker: Broker, taps: Sequence[Tap], timeout: float) -> None:
-    """Wait at most `timeout` seconds until nothing is in hand, then leave the queues."""
+    """Wait at most `timeout` seconds until nothing is in hand, then leave the queues, with what is
+    on its way to others out of hand."""
     deadline = time.monotonic() + timeout
     for tap in taps:
         try:
@@ -180,3 +182,9 @@ def close_all(broker: Broker, taps: Sequence[Tap], timeout: float) -> None:
             break
     for tap in taps:
         broker.link.do(tap.close)
+    deadline = time.monotonic() + 2 * FAREWELL
+    for tap in taps:
+        try:
+            tap.left.result(max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            break

@@ -71,6 +71,10 @@ class Loop(IOLoop):  # type: ignore[misc]  # pika has no complete types
     def process_timeouts(self) -> None:
         """What pika does at the end of a turn, and what was left for it."""
         super().process_timeouts()
+        self.end_turn()
+
+    def end_turn(self) -> None:
+        """Do now what is left for the end of this turn; in its thread."""
         while self._ends:
             self._ends.pop(0)()
 

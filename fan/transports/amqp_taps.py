@@ -13,6 +13,7 @@ from fan.errors import Unavailable
 from fan.message import Request
 from fan.transports.amqp_consumer import Consumer, Delivery
 from fan.transports.amqp_deliveries import PostJob, Tray
+from fan.transports.amqp_link import FAREWELL
 from fan.transports.amqp_names import Spec
 from fan.transports.amqp_replies import CallJob
 from fan.transports.amqp_steps import Desk, Steps, run
@@ -46,6 +47,9 @@ class Tap:
         self.opened: Future[None] = self._consumer.opened
         #: Done once it is drained and nothing is in hand.
         self.finished: Future[None] = Future()
+        #: Done once it is closed.
+        self.left: Future[None] = Future()
+        self._is_leaving = False
 
     def _new_consumer(self) -> Consumer:
         return Consumer(self._link, self._spec, self._broker.slots, self._take)
@@ -59,10 +63,24 @@ class Tap:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Leave; what is still in hand goes back to its queue."""
+        """Leave; what a handler has in hand goes back to its queue. What is on its way to others
+        gets there first: it would go back, too, and count as delivered."""
+        if self._is_leaving:
+            return
+        self._is_leaving = True
+        if self._is_clear() or self._link.later(FAREWELL, self._leave_queue) is None:
+            self._leave_queue()
+
+    def _is_clear(self) -> bool:
+        """Whether nothing more comes, and nothing is in hand but what handlers have."""
+        return self._has_stopped
+
+    def _leave_queue(self) -> None:
         self._link.remove(self._consumer)
         self._has_stopped = True
         self._finish()
+        with suppress(InvalidStateError):
+            self.left.set_result(None)
 
     def _take(self, delivery: Delivery) -> None:
         raise NotImplementedError
@@ -70,13 +88,17 @@ class Tap:
     def over(self) -> None:
         """One of those in hand is done with."""
         self._flying -= 1
-        if self._has_stopped and self._flying <= 0:
-            self._finish()
+        self._look_round()
 
     def _stopped(self) -> None:
         self._has_stopped = True
-        if self._flying <= 0:
+        self._look_round()
+
+    def _look_round(self) -> None:
+        if self._has_stopped and self._flying <= 0:
             self._finish()
+        if self._is_leaving and not self.left.done() and self._is_clear():
+            self._leave_queue()
 
     def _finish(self) -> None:
         with suppress(InvalidStateError):
@@ -94,6 +116,8 @@ class CallTap(Tap):
         self.served = served
         self._handler = handler
         self._held: list[CallJob] = []
+        #: Those that are on their way to the others.
+        self._moving = 0
         #: Whether it is settled that others take what is held, or that nobody does.
         self._others: bool | None = None
 
@@ -117,6 +141,14 @@ class CallTap(Tap):
         self._held.append(job)
         if self._others is not None:
             self._let_go()
+
+    def _is_clear(self) -> bool:
+        return self._has_stopped and not self._moving
+
+    def _leave_queue(self) -> None:
+        self._others = False
+        self._let_go()
+        super()._leave_queue()
 
     def _job_over(self, job: CallJob) -> None:
         self._broker.in_hand.discard(job.delivery.properties.correlation_id)
@@ -164,12 +196,14 @@ class CallTap(Tap):
         copied = copy_of(delivery.properties, self._link.place.user)
 
         def sent(is_sent: bool) -> None:
+            self._moving -= 1
             if is_sent:
                 delivery.ack()
                 self._job_over(job)
             else:
                 job.refuse(Unavailable("the instance is draining", reason="draining"))
 
+        self._moving += 1
         self._broker.posts.send_on("", self._consumer.queue, copied, delivery.body, sent)
 
 
@@ -193,6 +227,9 @@ class QuestionTap(Tap):
     def drain(self) -> None:
         """It answers as long as calls are in hand: until it is closed."""
         self._finish()
+
+    def _is_clear(self) -> bool:
+        return True
 
     def _take(self, delivery: Delivery) -> None:
         answer(delivery, self._broker.in_hand, self._broker.replies.send)
@@ -265,21 +302,29 @@ class PostTap(Tap):
         if self._former:
             self._leave_former()
 
-    def close(self) -> None:
+    def _is_clear(self) -> bool:
+        return self._has_stopped and not self._tray.moving
+
+    def _leave_queue(self) -> None:
         self._link.forget(self._timer)
         for former in self._former:
             self._link.remove(former)
-        super().close()
+        super()._leave_queue()
 
     def drain(self) -> None:
         if self.is_draining:
             return
         self.is_draining = True
-        self._consumer.stop(self._stopped)
-        self._tray.hurry()
+        self._tray.drain()
+        for consumer in (*self._former, self._consumer):
+            consumer.stop(self._one_stopped)
         for job in self._broker.handlers.withdraw(self._is_mine):
             assert isinstance(job, PostJob)
             job.pass_on()
+
+    def _one_stopped(self) -> None:
+        if all(one.has_stopped for one in (*self._former, self._consumer)):
+            self._stopped()
 
     def _take(self, delivery: Delivery) -> None:
         self._flying += 1

@@ -44,8 +44,11 @@ class Consumer:
         self.is_draining = False
         #: Whether the desk is to forget it once it has nothing in hand.
         self.is_retired = False
-        #: Deliveries that are not settled: with the handler, or on their way back to the queue.
+        #: Deliveries that are not settled: with the handler, or on their way back to the queue; and
+        #: one for a look that may bring some.
         self.open = 0
+        #: Claims that the handler was given.
+        self.begun: set[int] = set()
         self._handler = handler
         self._fields = fields
         self._desk: Desk | None = None
@@ -69,6 +72,8 @@ class Consumer:
         assert self._desk is not None
         with self._guard:
             is_late = self.is_draining
+            if not is_late:
+                self.begun.add(claimed.claim)
         if is_late:
             self._desk.settle(Outcome(claimed, "back"))
             return

@@ -124,14 +124,13 @@ class Desk:
             if consumer not in self._consumers:
                 return
             self._consumers.remove(consumer)
+            deadline = time.monotonic() + _FAREWELL
             if not self._written.wait_for(lambda: not consumer.open, timeout):
                 self._give_back(consumer)
+                deadline = time.monotonic() + _FAREWELL
                 self._written.wait_for(lambda: not consumer.open, _FAREWELL)
         try:
-            with (
-                self._door,
-                self._channel.writing(time.monotonic() + _FAREWELL, is_durable=False) as db,
-            ):
+            with self._door, self._channel.writing(deadline, is_durable=False) as db:
                 rows.leave(db, self._session.id, consumer.id)
         except FanError as exc:  # others will see that the session ended
             _log().warning("could not leave the queue %s: %s", consumer.queue, exc)
@@ -159,6 +158,7 @@ class Desk:
             holder, _ = self._held.pop((claimed.session, claimed.claim), (None, None))
             if holder is None:
                 return
+            holder.begun.discard(claimed.claim)
             self._outcomes.append((holder, outcome))
         self._interrupt()
 
@@ -190,7 +190,9 @@ class Desk:
         for key, (holder, claimed) in list(self._held.items()):
             if holder is consumer:
                 del self._held[key]
-                self._outcomes.append((consumer, Outcome(claimed, "later")))
+                # Whose handler was not begun is as if it had not been delivered.
+                what = "later" if claimed.claim in consumer.begun else "back"
+                self._outcomes.append((consumer, Outcome(claimed, what)))
         self._interrupt()
 
     def _interrupt(self) -> None:
@@ -267,6 +269,8 @@ class Desk:
             outcomes, self._outcomes = self._outcomes, []
             is_pressed, self._is_pressed = self._is_pressed, False
             takers = self._takers()
+            for taker in takers:  # who leaves waits for what this look brings
+                taker.open += 1
         try:
             is_due = self._is_due(now, takers, is_pressed=is_pressed)
             must = outcomes or dead or is_due
@@ -276,6 +280,11 @@ class Desk:
                 self._outcomes[:0] = outcomes
                 self._is_pressed = True
             raise
+        finally:
+            with self._written:
+                for taker in takers:
+                    taker.open -= 1
+                self._written.notify_all()
         self._session.clean_up(dead)
         self._dismiss()
         for consumer, one in claimed:
@@ -336,6 +345,7 @@ class Desk:
                 rows.bury(db, session, self.deliveries)
             rows.release(db, self.deliveries, now=now)
             rows.promote(db, now)
+            takers = [one for one in takers if not one.is_draining]  # others may have held the lock
             free = self._slots - len(held)
             claimed = self._claim(db, now, takers, free)
             free -= len(claimed)

@@ -118,8 +118,10 @@ class Pushes(QueueHarness):
     def test_a_push_to_a_method_that_the_service_does_not_have_is_refused_and_not_sent(
         self, client: App, world: World, face: Face, is_up: bool
     ) -> None:
-        app, sender = world.serve(inbox()), self.sender_of(face, client)
+        service = inbox()
+        app, sender = world.serve(service), self.sender_of(face, client)
         sender.push("inbox.take")  # the queue is there
+        service.wait_seen()  # what is in hand only would be left to others
         self.settle(client)
         if not is_up:
             app.stop(BOUND)

@@ -26,6 +26,7 @@ from typing import ClassVar
 
 from fan.testing.contracts.harness import needs
 from fan.testing.contracts.queue_care import Answers, Care
+from fan.testing.contracts.queue_drains import Drains
 from fan.testing.contracts.queue_events import Events
 from fan.testing.contracts.queue_faults import QueueFaults
 from fan.testing.contracts.queue_harness import QueueHarness
@@ -38,6 +39,7 @@ __all__ = ["QueueContract", "QueueHarness", "needs"]
 BEHAVIOURS: dict[type[QueueHarness], tuple[int, ...]] = {
     Pushes: (20, 26, 28),
     Tries: (18, 26),
+    Drains: (28,),
     Events: (27,),
     QueueFaults: (10, 13, 29),
     Care: (26,),
@@ -45,7 +47,7 @@ BEHAVIOURS: dict[type[QueueHarness], tuple[int, ...]] = {
 }
 
 
-class QueueContract(Pushes, Tries, Events, QueueFaults, Care, Answers):
+class QueueContract(Pushes, Tries, Drains, Events, QueueFaults, Care, Answers):
     """All behaviours of queues."""
 
     gates: ClassVar[dict[str, str]] = {}

@@ -94,6 +94,9 @@ class Exchange:
             exchange=self,
         )
         dispatcher.begin(self._hosted)
+        if self._hosted.is_ousted:  # since the gate: who waits for its end sees this one, or it him
+            gone = Unavailable(f"{self._hosted.name} has lost its place", reason="no_instance")
+            return self._done(error_response(self.request, gone, self._hosted.served))
         try:
             self._steps = chain(inbound)
         except FanError as exc:  # a layer that only looks

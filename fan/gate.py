@@ -19,17 +19,22 @@ if TYPE_CHECKING:
 
 class Gate:
     """The Handler in front of the Dispatcher: an instance that is not up yet is unavailable, and
-    once it is shut everything is. What passed before is in flight for `Dispatcher.wait_idle`."""
+    once the gate is shut everything is. What passed before is in flight for
+    `Dispatcher.wait_idle`."""
 
     def __init__(self, dispatcher: Dispatcher, waiting: set[str]) -> None:
         self._dispatcher = dispatcher
         self._waiting = waiting
         self._find = dispatcher.hosting.find
-        self._is_shut = False
+        self._is_shut = self._is_shut_to_queued = False
+
+    def shut_to_queued(self) -> None:
+        """Let nothing pass that came by a queue: what a transport had taken before it was told to
+        drain is for another worker."""
+        self._is_shut_to_queued = True
 
     def shut(self) -> None:
-        """Let nothing more pass: a transport may have taken it before it was told to drain, and
-        would begin it when the services have stopped."""
+        """Let nothing more pass: the services are about to stop."""
         self._is_shut = True
 
     def __call__(
@@ -45,7 +50,7 @@ class Gate:
         dispatcher = self._dispatcher
         entered = dispatcher.enter()  # first: who shuts the gate then waits for those in it
         try:
-            if self._is_shut:
+            if self._is_shut or (is_queued and self._is_shut_to_queued):
                 gone = Unavailable(f"{request.service} is draining", reason="draining")
                 return error_response(request, gone)
             if self._waiting:

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 #: Seconds for the registry when an App stops: it must be able to go while the registry is down.
 FAREWELL = 2.0
+# Seconds between two looks at listeners, which tell nobody that they are idle.
+_LOOK = 0.005
 
 
 class Lifecycle:
@@ -150,8 +152,15 @@ class Lifecycle:
             self._attempt("stop taking events", self._intake.drain)
             for listener in self._listeners:
                 self._attempt("stop accepting", listener.drain)
-            self._gate.shut()  # what they had taken, and did not begin, is no more begun
-        return self._app.dispatcher.wait_idle(max(0.0, deadline - time.monotonic()))
+            self._gate.shut_to_queued()
+        while self._app.dispatcher.wait_idle(max(0.0, deadline - time.monotonic())):
+            # What a listener accepted may wait for a thread, and is begun between two others.
+            if all(listener.is_idle for listener in self._listeners):
+                return True
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(_LOOK)
+        return False
 
     def stop(self, timeout: float = 5.0) -> None:
         """End in good order: drain for at most `timeout` seconds, stop the services (a
@@ -161,6 +170,8 @@ class Lifecycle:
         deadline = time.monotonic() + timeout
         if self._listeners or self._instances:
             self.drain(timeout)
+            self._gate.shut()  # what is not begun by now is not begun in a service that has stopped
+            self._app.dispatcher.wait_idle(max(0.0, deadline - time.monotonic()))
         for one in reversed(self._started):
             self._end(one, max(FAREWELL, deadline - time.monotonic()), is_last=True)
         left = max(0.0, deadline - time.monotonic())

@@ -48,9 +48,10 @@ class Flaky(MemoryStore):
 class World:
     """A registry in memory and the Apps of one test, closed at its end."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: Any) -> None:
         self.store = MemoryStore()
-        self.settings = Settings(registry="memory:", runtime_dir=str(folder / "run"))
+        usual = {"registry": "memory:", "runtime_dir": str(folder / "run")}
+        self.settings = Settings(**{**usual, **settings})
         self._stack = contextlib.ExitStack()
         self._stack.callback(self.store.close)
 

@@ -13,6 +13,7 @@ import pytest
 import fan
 from fan import App, Service, Settings
 from fan.dispatch import Dispatcher
+from fan.gate import Gate
 from fan.message import BYTES, FAN_JSON
 from fan.testing.fakes import FakeClock
 from tests.desks import BOUND, Desk, Refused, answered, opened, request, value
@@ -328,7 +329,33 @@ def test_what_a_transport_brought_is_waited_for_before_it_is_in_flight(
 ) -> None:
     entered = dispatcher.enter()
     assert dispatcher.wait_idle(0.0) is False
-    leaving = threading.Thread(target=dispatcher.leave, args=(entered,))
-    leaving.start()
-    assert dispatcher.wait_idle(BOUND) is True
-    leaving.join(BOUND)
+    waiting = threading.Thread(target=dispatcher.wait_idle, args=(100 * BOUND,), daemon=True)
+    waiting.start()
+    dispatcher.leave(entered)
+    waiting.join(BOUND)
+    assert not waiting.is_alive()
+
+
+def test_who_shuts_the_gate_waits_for_those_in_it_or_they_see_that_it_is_shut() -> None:
+    class Turning(Dispatcher):
+        def enter(self) -> list[None]:
+            gate.shut()  # in this very moment
+            return super().enter()
+
+    desk = Desk()
+    with App(desk, settings=Settings()) as app:
+        app.dispatcher.__class__ = Turning
+        gate = Gate(app.dispatcher, set())
+        refused = answered(gate(request("add", [1])))
+        assert (refused.code, refused.reason, refused.executed) == ("unavailable", "draining", "no")
+
+
+def test_a_service_that_lost_its_place_behind_the_gate_begins_nothing(
+    dispatcher: Dispatcher, desk: Desk
+) -> None:
+    (hosted,) = dispatcher.hosting
+    hosted.is_ousted = True
+    refused = answered(dispatcher(request("hold", [])))
+    assert (refused.code, refused.reason, refused.executed) == ("unavailable", "no_instance", "no")
+    assert not desk.entered.is_set()
+    assert dispatcher.wait_idle(0.0) is True

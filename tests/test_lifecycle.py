@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from fan import App, Service, Settings, rpc
 from fan.errors import FailedPrecondition, FanError, Unavailable, Unknown
 from fan.lifecycle import start_order
 from fan.stores.memory import MemoryStore
+from fan.transports.http_server import HttpListener
 from tests.lives import HANG, Flaky, Greeter, World
 
 
@@ -35,9 +38,11 @@ class Gated(Service):
     def __init__(self) -> None:
         self.entered = threading.Event()
         self.go = threading.Event()
+        self.runs = 0
 
     @rpc
     def wait(self) -> str:
+        self.runs += 1
         self.entered.set()
         assert self.go.wait(HANG)
         return "done"
@@ -246,6 +251,75 @@ def test_a_drain_answers_what_is_in_flight_and_refuses_what_is_new(
     gated.go.set()
     assert in_flight.result(HANG) == "done"
     assert app.drain(HANG) is True
+
+
+@pytest.mark.parametrize("transport", ["ipc", "http"])
+def test_a_stop_answers_what_was_accepted_and_waits_for_a_thread(
+    private: Path, transport: str
+) -> None:
+    few = World(private, workers=1)
+    with closing(few):
+        gated = Gated()
+        app = few.app(gated)
+        app.start(["ipc" if transport == "ipc" else "http=127.0.0.1:0"])
+        caller = few.app().using(transport=transport, timeout=HANG, retries=0)
+
+        async def call_and_stop() -> list[str]:
+            calls = [asyncio.create_task(caller.acall("gated.wait")) for _ in range(8)]
+            await asyncio.to_thread(gated.entered.wait, HANG)
+            await asyncio.to_thread(accepted, app, 8)
+            stopping = asyncio.create_task(asyncio.to_thread(app.stop, HANG))
+            await asyncio.to_thread(drained, app)
+            gated.go.set()
+            await stopping
+            return await asyncio.gather(*calls)
+
+        assert asyncio.run(call_and_stop()) == ["done"] * 8
+
+
+def test_what_waits_for_a_thread_does_not_begin_in_a_service_that_has_stopped(
+    private: Path,
+) -> None:
+    few = World(private, workers=1)
+    with closing(few):
+        gated = Gated()
+        app = few.app(gated)
+        app.start(["http=127.0.0.1:0"])
+        caller = few.app().using(transport="http", timeout=HANG, retries=0)
+        calls = [caller.submit("gated.wait") for _ in range(3)]
+        assert gated.entered.wait(HANG)
+        accepted(app, 3)
+        workers = [thread for thread in threading.enumerate() if "fan-http-work" in thread.name]
+        app.stop(0.0)
+        gated.go.set()
+        for call in calls:
+            assert isinstance(call.exception(HANG), Unavailable)
+        for worker in workers:
+            worker.join(HANG)
+        assert gated.runs == 1
+
+
+def accepted(app: App, count: int) -> None:
+    """Wait until a listener has so many requests in hand."""
+    (listener,) = app.lifecycle._listeners
+    give_up = time.monotonic() + HANG
+    while in_hand(listener) < count:
+        assert time.monotonic() < give_up
+        time.sleep(0.001)
+
+
+def in_hand(listener: Any) -> int:
+    if isinstance(listener, HttpListener):
+        return listener._app.flying
+    return sum(len(session.active) for session in listener._sessions)
+
+
+def drained(app: App) -> None:
+    """Wait until nothing new is accepted."""
+    give_up = time.monotonic() + HANG
+    while not app.lifecycle._gate._is_shut_to_queued:
+        assert time.monotonic() < give_up
+        time.sleep(0.001)
 
 
 def caller_scheme(url: str, transport: str) -> bool:

@@ -103,6 +103,12 @@ class Listener(ABC):
         reached: it is called again until it went through."""
         return
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing that was accepted is still to be answered. A broker keeps what was not
+        begun, and a listener over one is always idle."""
+        return True
+
     @abstractmethod
     def drain(self) -> None:
         """Refuse new requests (unavailable/draining, or GOAWAY) and go on answering those in

@@ -51,6 +51,8 @@ class Application:
         self._readers = Workers(MOST_READERS, "fan-http-stream")
         #: Whether new requests are refused.
         self.is_draining = False
+        #: Requests that are not answered yet.
+        self.flying = 0
 
     def close(self) -> None:
         """End the threads that are idle, and the others once their handlers return."""
@@ -109,10 +111,11 @@ class Application:
         return Refused(error, 413, ((b"connection", b"close"),))
 
     async def _handle(self, request: Request, arrived: float, receive: Receive, send: Send) -> None:
-        if self.is_draining:
-            raise Unavailable("the server is draining", reason="draining")
+        self.flying += 1  # first: who has it drain then sees this one, or this one that
         caller = _Caller(receive)
         try:
+            if self.is_draining:
+                raise Unavailable("the server is draining", reason="draining")
             answer = await self._ask(request, arrived, caller)
             if not request.caller and request.kind == "call" and _wants_stream(answer):
                 request = msgspec.structs.replace(request, kind="stream")
@@ -124,6 +127,7 @@ class Application:
                 status = 202 if request.kind == "push" and answer.code == "ok" else 0
                 await self._reply(send, answer, status)
         finally:
+            self.flying -= 1
             caller.release()
 
     async def _ask(self, request: Request, arrived: float, caller: _Caller) -> Response | Stream:

@@ -88,6 +88,11 @@ class HttpListener(Listener):
         finally:
             self._server.ready.set()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is in flight, or waits for a thread."""
+        return not self._app.flying
+
     def drain(self) -> None:
         """Answer new requests with unavailable/draining; those in flight go on."""
         self._app.is_draining = True

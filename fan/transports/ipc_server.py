@@ -52,6 +52,11 @@ class UnixListener(Listener):
         self._acceptor = threading.Thread(target=self._accept, name="fan-ipc-accept", daemon=True)
         self._acceptor.start()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether every request is answered, and the answers have left."""
+        return all(session.is_idle for session in list(self._sessions))
+
     def drain(self) -> None:
         self.is_draining = True
         for session in list(self._sessions):
@@ -64,7 +69,7 @@ class UnixListener(Listener):
             self._is_closed = True
         self.drain()
         with self._changed:
-            self._changed.wait_for(self._is_idle, timeout)
+            self._changed.wait_for(lambda: self.is_idle, timeout)
         self._unlink()
         self._stopping.set()
         # Wakes the accepting thread, and a child that inherited the socket no longer holds callers.
@@ -115,9 +120,6 @@ class UnixListener(Listener):
         """Something that `close` waits for may be over."""
         with self._changed:
             self._changed.notify_all()
-
-    def _is_idle(self) -> bool:
-        return all(session.is_idle for session in list(self._sessions))
 
     def _unlink(self) -> None:
         with suppress(OSError):

@@ -124,10 +124,10 @@ class Desk:
             if consumer not in self._consumers:
                 return
             self._consumers.remove(consumer)
+            is_clear = self._written.wait_for(lambda: not consumer.open, timeout)
             deadline = time.monotonic() + _FAREWELL
-            if not self._written.wait_for(lambda: not consumer.open, timeout):
+            if not is_clear:
                 self._give_back(consumer)
-                deadline = time.monotonic() + _FAREWELL
                 self._written.wait_for(lambda: not consumer.open, _FAREWELL)
         try:
             with self._door, self._channel.writing(deadline, is_durable=False) as db:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from fan.errors import FanError
+from fan.transports.redis_crew import report
 from fan.transports.redis_fields import fields_of
 from fan.transports.redis_keys import Source
 from fan.transports.redis_line import Line
@@ -146,12 +147,14 @@ class Lane:
 
     def add(self, source: Source, entries: Sequence[Reply]) -> None:
         """What came in another way: [number, fields, deliveries] of each message."""
-        self._place([self._message(source, *entry) for entry in entries])
-        self._expected -= 1
-        if not self._expected:
-            then, self._then = self._then, []
-            for step in then:
-                step()
+        try:
+            self._place([self._message(source, *entry) for entry in entries])
+        finally:  # whoever stops waits for this, whatever became of it
+            self._expected -= 1
+            if not self._expected:
+                then, self._then = self._then, []
+                for step in then:
+                    step()
         if entries and self._is_reading and self.free < self._room:
             self._interrupt(lambda: None)  # what it waits for would have no place now
 
@@ -187,7 +190,11 @@ class Lane:
             if not self._asked:
                 self._line.drop("it answered what nobody asked")
                 return
-            self._asked.popleft()(reply)
+            then = self._asked.popleft()
+            try:
+                then(reply)
+            except Exception:  # of one of them; the others still want their replies
+                report()
 
     def line_failed(self, why: FanError) -> None:
         self._ended()
@@ -232,9 +239,11 @@ class Lane:
             source = self._readable.get(stream) or source
             if source is not None:
                 found += [self._message(source, n, flat, 1) for n, flat in entries if flat]
-        self._place(found)
-        self._over()
-        self.read()
+        try:
+            self._place(found)
+        finally:
+            self._over()
+            self.read()
 
     def _over(self) -> None:
         """A read is over, for who waits for that."""

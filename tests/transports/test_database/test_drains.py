@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 
 from fan.message import Request
+from fan.transports import database_rows as rows
 from fan.transports.base import Subscription
 from tests.transports.test_database.conftest import (
     HANG,
@@ -49,8 +52,9 @@ def test_a_worker_that_is_told_to_leave_while_the_file_is_locked_claims_nothing_
     assert busy.wait().topic == "news"
     send(transport, a_push("waits"))  # for the only place
     other.execute("BEGIN IMMEDIATE")
+    assert "0 in hand" in repr(pushes)
     gate.set()
-    threading.Event().wait(0.2)  # it has a place now, and waits for the file
+    until(lambda: "1 in hand" in repr(pushes))  # it has a place now: a look waits for the file
     pushes.drain()
     other.execute("COMMIT")
     until(lambda: other.execute("SELECT count(*) FROM message").fetchone() == (1,))
@@ -61,6 +65,55 @@ def test_a_worker_that_is_told_to_leave_while_the_file_is_locked_claims_nothing_
     found = other.execute("SELECT state, deliveries, body FROM message").fetchall()
     assert [(state, deliveries) for state, deliveries, _ in found] == [(0, 0)]
     assert found[0][2] not in claims
+
+
+def test_who_leaves_has_given_back_what_was_being_taken_for_it(
+    make: Make, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other.execute("CREATE TABLE noted (state INTEGER, deliveries INTEGER)")
+    other.execute(
+        "CREATE TRIGGER note AFTER DELETE ON consumer"
+        " BEGIN INSERT INTO noted SELECT state, deliveries FROM message; END"
+    )
+    claim, is_taking, gate = rows.claim, threading.Event(), threading.Event()
+
+    def slow(*what: Any) -> list[rows.Claimed]:
+        is_taking.set()
+        gate.wait(HANG)
+        return claim(*what)
+
+    monkeypatch.setattr(rows, "claim", slow)
+    handler = Handler()
+    listener = serve(make(), handler)
+    assert is_taking.wait(HANG)
+    leaving = threading.Thread(target=listener.close, args=(HANG,))
+    leaving.start()
+    until(lambda: "draining" in repr(listener))
+    gate.set()
+    leaving.join(2 * HANG)
+    ((state, deliveries),) = other.execute("SELECT state, deliveries FROM noted")
+    assert state != 1  # in nobody's hand
+    assert deliveries == 0
+    assert handler.requests.empty()
+
+
+def test_who_leaves_has_time_for_it_however_long_its_handler_took(
+    make: Make, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, handler = threading.Event(), Handler(lambda request: gate.wait(HANG) and None)
+    transport, now = make(), time.monotonic
+    news = transport.subscribe(address(path), Subscription("news", ""), handler)
+    transport.publish(address(path), a_push(kind="event", topic="news"))
+    assert handler.wait().topic == "news"
+    leaving = threading.Thread(target=news.close, args=(HANG,))
+    leaving.start()
+    until(lambda: "draining" in repr(news))
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 3.0)  # more than a farewell takes
+    gate.set()
+    leaving.join(2 * HANG)
+    with closing(sqlite3.connect(path, timeout=HANG)) as db:
+        left = "SELECT (SELECT count(*) FROM consumer), (SELECT count(*) FROM queue)"
+        assert db.execute(left).fetchone() == (0, 0)
 
 
 def test_what_no_handler_was_begun_for_when_its_worker_ends_is_no_delivery(

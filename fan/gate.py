@@ -29,8 +29,8 @@ class Gate:
         self._is_shut = self._is_shut_to_queued = False
 
     def shut_to_queued(self) -> None:
-        """Let nothing pass that came by a queue: what a transport had taken before it was told to
-        drain is for another worker."""
+        """Let no push or event pass that came by a queue: what a transport had taken before it was
+        told to drain is for another worker. Whoever calls waits for this one."""
         self._is_shut_to_queued = True
 
     def shut(self) -> None:
@@ -50,7 +50,8 @@ class Gate:
         dispatcher = self._dispatcher
         entered = dispatcher.enter()  # first: who shuts the gate then waits for those in it
         try:
-            if self._is_shut or (is_queued and self._is_shut_to_queued):
+            is_left = is_queued and request.kind != "call" and self._is_shut_to_queued
+            if self._is_shut or is_left:
                 gone = Unavailable(f"{request.service} is draining", reason="draining")
                 return error_response(request, gone)
             if self._waiting:

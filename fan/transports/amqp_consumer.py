@@ -174,7 +174,8 @@ class Consumer(Part):
             channel.close()
 
     def _delivered(
-        self, acks: Acks, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        self, acks: Acks, channel: Any, method: Any, properties: Any, body: bytes
+    ) -> None:
         acks.came(method.delivery_tag)
         self._take(Delivery(acks, method, properties, body))
 

@@ -59,8 +59,10 @@ class Tray:
         self.lend: Callable[[int], None] = _never
         #: Those that wait to be delivered again, and how.
         self.delayed: dict[PostJob, Callable[[], None]] = {}
-        #: Those that are on their way into another queue, or to the end of this one.
+        #: Those that are on their way into another queue, or to the end of this one, and when the
+        #: last of them set out.
         self.moving = 0
+        self.moved_at = 0.0
         self.is_draining = False
 
     def drain(self) -> None:
@@ -199,8 +201,7 @@ class PostJob:
             delivery.properties, tray.link.place.user, headers=headers,
             expiration=time_left(delivery.properties),
         )  # fmt: skip
-        tray.moving += 1
-        tray.posts.send_on("", tray.queue, copied, delivery.body, self._sent)
+        self._move("", tray.queue, copied)
 
     def bury(self, answer: Response) -> None:
         """Put it to the dead letters, with what it died of; in the link's thread."""
@@ -222,12 +223,17 @@ class PostJob:
             delivery.properties, tray.link.place.user, headers=headers, expiration=None,
             delivery_mode=2,
         )  # fmt: skip
-        tray.moving += 1
-        tray.posts.send_on(DEAD, dead_queue(tray.queue), copied, delivery.body, self._sent)
+        self._move(DEAD, dead_queue(tray.queue), copied)
 
-    def _sent(self, is_sent: bool) -> None:
+    def _move(self, exchange: str, queue: str, properties: Any) -> None:
+        tray = self.tray
+        tray.moving += 1
+        tray.moved_at = time.monotonic()
+        tray.posts.send_on(exchange, queue, properties, self.delivery.body, self._sent)
+
+    def _sent(self, failure: BaseException | None) -> None:
         self.tray.moving -= 1
-        if is_sent:
+        if failure is None:
             self.delivery.ack()
         else:
             self.delivery.give_back()

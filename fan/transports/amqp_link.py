@@ -263,11 +263,11 @@ class Link:
     def _shut(self) -> None:
         if self.state == "closed":
             return
-        self.end_turn()
         was, self.state = self.state, "closed"
         self._forget_retry()
-        for part in list(self.parts):
+        for part in sorted(self.parts, key=lambda part: part.speaks_for_others):
             (part.lost if was == "up" else part.refused)(closed())
+        self.end_turn()  # what is done with is told of before its channel closes
         connection = self.connection
         if connection is None or self._loop is None:
             self._stop()

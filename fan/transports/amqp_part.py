@@ -25,6 +25,8 @@ class Part:
 
     #: Whether the link has to be there for its sake, also when nobody asks for anything.
     is_lasting = False
+    #: Whether the others have something to say by it when the link is closed, so it ends last.
+    speaks_for_others = False
 
     def __init__(self, link: Link) -> None:
         self.link = link

@@ -23,6 +23,9 @@ from fan.transports.amqp_names import EVENTS
 from fan.transports.amqp_part import Part
 from fan.transports.amqp_pending import Clock, Pending
 
+#: Hears what became of a message that was sent on.
+Sent = Callable[[BaseException | None], None]
+
 
 class Posts(Part):
     """Publishes, and completes each future when the broker has the message."""
@@ -48,13 +51,12 @@ class Posts(Part):
         else:
             self._layout.make(needs, partial(self._made, pending))
 
-    def send_on(
-        self, exchange: str, key: str, properties: Any, body: bytes, done: Callable[[bool], None]
-    ) -> None:
-        """Publish a message that was taken from a queue; `done` hears whether one has it."""
+    def send_on(self, exchange: str, key: str, properties: Any, body: bytes, done: Sent) -> None:
+        """Publish a message that was taken from a queue; `done` hears what kept a queue from having
+        it, None where one has it."""
         pending = Pending(properties.message_id or "", 30_000)
         pending.aim(exchange, key, properties, body)
-        pending.add_done_callback(lambda p: done(not p.cancelled() and p.exception() is None))
+        pending.add_done_callback(lambda sent: done(sent.exception()))
         self.submit(pending)
 
     def _made(self, pending: Pending, failure: FanError | None) -> None:

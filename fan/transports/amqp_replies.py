@@ -27,10 +27,17 @@ MOST = 1000
 class Replies(Part):
     """Publishes replies. They are not confirmed: whoever waits has a deadline."""
 
+    speaks_for_others = True
+
     def __init__(self, link: Link) -> None:
         super().__init__(link)
         self._waiting: deque[tuple[str, Any, bytes]] = deque(maxlen=MOST)
         self._is_added = False
+
+    @property
+    def can_send(self) -> bool:
+        """Whether a reply can still get out."""
+        return self.channel is not None or self.link.state != "closed"
 
     def send(self, reply_to: str, properties: Any, body: bytes) -> None:
         """Send a reply, or as soon as there is a connection again."""
@@ -93,7 +100,10 @@ class CallJob:
             self._reply(answer)
 
     def refuse(self, failure: FanError) -> None:
-        """Answer that it was not handled; in the link's thread."""
+        """Answer that it was not handled here; in the link's thread."""
+        if not self._replies.can_send:  # its queue gives it to others, who tell its caller
+            self.over(self)
+            return
         self.begin()
         self._send(*reply_properties(self._failure(failure), self._correlation))
 
@@ -101,12 +111,7 @@ class CallJob:
         delivery, served = self.delivery, self._served
         properties = delivery.properties
         if delivery.is_redelivered and not self._is_late:
-            return self._failure(
-                Unavailable(
-                    "whoever took this call before is gone: it may have run",
-                    reason="connection_lost",
-                )
-            )
+            return self._failure(taken_before())
         try:
             if len(delivery.body) > self._max_body:
                 raise too_large("the request", len(delivery.body), self._max_body, "no")
@@ -170,3 +175,10 @@ class CallJob:
             id=self.delivery.properties.message_id or "", code=code, reason=reason,
             message=message, executed=executed,
         )  # fmt: skip
+
+
+def taken_before() -> Unavailable:
+    """The error for a call that somebody else had, who did not say what became of it."""
+    return Unavailable(
+        "whoever took this call before is gone: it may have run", reason="connection_lost"
+    )

@@ -232,3 +232,17 @@ def _declare(desk: Desk, spec: Spec) -> Steps:
         if exc.code != PRECONDITION_FAILED:
             raise
         yield desk.count(spec.name)
+
+
+def shut(desk: Desk, spec: Spec, is_shut: bool) -> Steps:
+    """Let nothing more into a queue that nobody else consumes. Returns the number of its consumers,
+    and of the messages that wait there."""
+    counted = yield desk.count(spec.name)
+    if counted.method.consumer_count == 1 and not is_shut:
+        for key in spec.keys:
+            yield desk.unbind(spec.name, spec.exchange, key)
+        counted = yield desk.count(spec.name)
+        if counted.method.consumer_count > 1:  # who came meanwhile may have bound it before
+            for key in spec.keys:
+                yield desk.bind(spec.name, spec.exchange, key)
+    return counted.method.consumer_count, counted.method.message_count

@@ -3,20 +3,21 @@ drain gives back what was not begun."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fan.errors import Unavailable
+from fan.errors import FanError, Unavailable
 from fan.message import Request
 from fan.transports.amqp_consumer import Consumer, Delivery
 from fan.transports.amqp_deliveries import PostJob, Tray
 from fan.transports.amqp_link import FAREWELL
 from fan.transports.amqp_names import Spec
-from fan.transports.amqp_replies import CallJob
-from fan.transports.amqp_steps import Desk, Steps, run
+from fan.transports.amqp_replies import CallJob, taken_before
+from fan.transports.amqp_steps import run, shut
 from fan.transports.amqp_watch import answer
 from fan.transports.amqp_wire import copy_of
 from fan.transports.base import Handler, Served
@@ -50,6 +51,8 @@ class Tap:
         #: Done once it is closed.
         self.left: Future[None] = Future()
         self._is_leaving = False
+        #: When the broker was last asked for something that `close` waits for.
+        self._asked_at = 0.0
 
     def _new_consumer(self) -> Consumer:
         return Consumer(self._link, self._spec, self._broker.slots, self._take)
@@ -64,12 +67,18 @@ class Tap:
 
     def close(self) -> None:
         """Leave; what a handler has in hand goes back to its queue. What is on its way to others
-        gets there first: it would go back, too, and count as delivered."""
+        gets there first: it would go back, too, and count as delivered. A broker that does not
+        answer is waited for from when it was asked, so those that drain together wait together."""
         if self._is_leaving:
             return
         self._is_leaving = True
-        if self._is_clear() or self._link.later(FAREWELL, self._leave_queue) is None:
+        left = self._waits_since() + FAREWELL - time.monotonic()
+        is_over = self._is_clear() or left <= 0
+        if is_over or self._link.later(left, self._leave_queue) is None:
             self._leave_queue()
+
+    def _waits_since(self) -> float:
+        return self._asked_at
 
     def _is_clear(self) -> bool:
         """Whether nothing more comes, and nothing is in hand but what handlers have."""
@@ -163,7 +172,8 @@ class CallTap(Tap):
         if self._consumer.channel is None:
             self._leave(False)
         else:
-            steps = partial(_shut, spec=self._spec(), is_shut=self._others is False)
+            self._asked_at = time.monotonic()
+            steps = partial(shut, spec=self._spec(), is_shut=self._others is False)
             run(self._link, steps).add_done_callback(self._seen)
 
     def _seen(self, looked: Future[tuple[int, int]]) -> None:
@@ -178,47 +188,42 @@ class CallTap(Tap):
 
     def _leave(self, others: bool) -> None:
         self._others = others
+        self._asked_at = time.monotonic()
         self._let_go()
         self._consumer.stop(self._stopped)
 
     def _let_go(self) -> None:
         held, self._held = self._held, []
         for job in held:
-            if self._others and job.delivery.is_ours and not job.delivery.is_redelivered:
+            if job.delivery.is_redelivered or not job.delivery.is_ours:  # others had it, or have it
+                job.refuse(taken_before())
+            elif self._others:
                 self._pass_on(job)
             else:
-                service = self.served.service
-                job.refuse(Unavailable(f"{service} is draining", reason="draining"))
+                job.refuse(self._draining())
+
+    def _draining(self) -> Unavailable:
+        return Unavailable(f"{self.served.service} is draining", reason="draining")
 
     def _pass_on(self, job: CallJob) -> None:
         """Give a call to the others. Given back, it would count as one that may have run."""
         delivery = job.delivery
         copied = copy_of(delivery.properties, self._link.place.user)
 
-        def sent(is_sent: bool) -> None:
+        def sent(failure: BaseException | None) -> None:
             self._moving -= 1
-            if is_sent:
+            if failure is None:
                 delivery.ack()
                 self._job_over(job)
+            elif isinstance(failure, FanError) and failure.executed == "no" and delivery.is_ours:
+                job.refuse(self._draining())
             else:
-                job.refuse(Unavailable("the instance is draining", reason="draining"))
+                unsure = "the call was given to others: they may have it"
+                job.refuse(Unavailable(unsure, reason="connection_lost"))
 
         self._moving += 1
+        self._asked_at = time.monotonic()
         self._broker.posts.send_on("", self._consumer.queue, copied, delivery.body, sent)
-
-
-def _shut(desk: Desk, spec: Spec, is_shut: bool) -> Steps:
-    """Let nothing more into a queue that nobody else consumes. Returns the number of its consumers,
-    and of the messages that wait there."""
-    counted = yield desk.count(spec.name)
-    if counted.method.consumer_count == 1 and not is_shut:
-        for key in spec.keys:
-            yield desk.unbind(spec.name, spec.exchange, key)
-        counted = yield desk.count(spec.name)
-        if counted.method.consumer_count > 1:  # who came meanwhile may have bound it before
-            for key in spec.keys:
-                yield desk.bind(spec.name, spec.exchange, key)
-    return counted.method.consumer_count, counted.method.message_count
 
 
 class QuestionTap(Tap):
@@ -305,6 +310,9 @@ class PostTap(Tap):
     def _is_clear(self) -> bool:
         return self._has_stopped and not self._tray.moving
 
+    def _waits_since(self) -> float:
+        return max(self._asked_at, self._tray.moved_at)
+
     def _leave_queue(self) -> None:
         self._link.forget(self._timer)
         for former in self._former:
@@ -315,9 +323,10 @@ class PostTap(Tap):
         if self.is_draining:
             return
         self.is_draining = True
-        self._tray.drain()
+        self._asked_at = time.monotonic()
         for consumer in (*self._former, self._consumer):
             consumer.stop(self._one_stopped)
+        self._tray.drain()  # now: what goes back before would come here once more
         for job in self._broker.handlers.withdraw(self._is_mine):
             assert isinstance(job, PostJob)
             job.pass_on()
